@@ -1,0 +1,11 @@
+// The topics of coinfer._core. Each register_<topic>.cpp adds one submodule and does three things only: check shapes and
+// dtypes, release the GIL, call the engine.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace coinfer::python {
+
+void register_cpu(pybind11::module_& module);
+
+}  // namespace coinfer::python

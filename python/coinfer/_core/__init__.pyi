@@ -1,0 +1,3 @@
+from . import cpu as cpu
+
+__version__: str

@@ -1,0 +1,65 @@
+"""The exceptions of coinfer.
+
+One tree, so that ``except coinfer.CoinferError`` is enough; each branch is also the built-in exception that it is
+(`ValueError`, `KeyError`, `OSError`), so code that knows nothing of coinfer handles it too. A message is a sentence that
+says what was wrong, where, and what is allowed.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "BadFileError",
+    "BadValueError",
+    "CoinferError",
+    "UnknownNameError",
+    "UnsupportedError",
+    "nearest",
+]
+
+
+class CoinferError(Exception):
+    """Root of everything that coinfer raises on purpose."""
+
+
+class BadValueError(CoinferError, ValueError):
+    """A value, shape or dtype is not allowed where it stands."""
+
+
+class UnknownNameError(CoinferError, KeyError):
+    """A model, node, class, key or implementation of that name does not exist."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class BadFileError(CoinferError, OSError):
+    """A file is missing, truncated, or does not hold what its kind demands."""
+
+
+class UnsupportedError(CoinferError, ValueError):
+    """What was asked needs something that the models, the CPU or this build does not have."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Say which names are allowed, the one that was probably meant first.
+
+    Parameters
+    ----------
+    name : str
+        What was given.
+    known : iterable of str
+        What is allowed.
+
+    Returns
+    -------
+    str
+        A clause to end an error message with, for example ``"did you mean 'cloud'? known: 'cloud', 'edge'"``.
+    """
+    names = [str(k) for k in known]
+    close = difflib.get_close_matches(str(name), names, n=1)
+    listed = ", ".join(repr(n) for n in names[:20]) + (", ..." if len(names) > 20 else "")
+    listed = f"known: {listed}" if names else "none are known here"
+    return f"did you mean {close[0]!r}? {listed}" if close else listed
