@@ -1,8 +1,8 @@
 """The exceptions of coinfer.
 
-One tree, so that ``except coinfer.CoinferError`` is enough; each branch is also the built-in exception that it is
-(`ValueError`, `KeyError`, `OSError`), so code that knows nothing of coinfer handles it too. A message is a sentence that
-says what was wrong, where, and what is allowed.
+One tree, so that ``except coinfer.CoinferError`` is enough; each branch is also the built-in exception that
+it is (`ValueError`, `KeyError`, `OSError`), so code that knows nothing of coinfer handles it too. A message
+is a sentence that says what was wrong, where, and what is allowed.
 """
 
 from __future__ import annotations
