@@ -436,7 +436,7 @@ class Predictions:
         suffix = suffix_of(path, (".parquet", ".arrow", ".feather", ".npz", ".csv"))
         with reading(path, f"predictions ({_KIND[suffix]})"):
             if suffix == ".npz":
-                with np.load(path, allow_pickle=False) as archive:
+                with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                     columns: dict[str, Any] = {key: archive[key] for key in archive.files}
                 raw = columns.pop("coinfer", None)
                 metadata = check_metadata(None if raw is None else str(raw).encode(), "predictions", _OPENERS)

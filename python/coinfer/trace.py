@@ -503,7 +503,7 @@ class Trace:
         suffix = suffix_of(path, tuple(_KIND))
         with reading(path, f"a trace ({_KIND[suffix]})"):
             if suffix == ".parquet":
-                with pq.ParquetFile(path, memory_map=True, read_dictionary=["ingress"]) as file:
+                with pq.ParquetFile(path, memory_map=True) as file:
                     nodes, names = _check_schema(file.schema_arrow, ignore_extra)
                     table = file.read(columns=names)
             else:
@@ -751,7 +751,7 @@ def _pick(weights: NDArray[np.float64], uniform: NDArray[np.float64], what: str)
     if not len(possible):
         msg = f"{what} must not all be zero"
         raise BadValueError(msg)
-    cumulated = np.cumsum(weights[possible])
+    cumulated = np.cumsum(weights[possible] / weights.max())
     cumulated /= cumulated[-1]
     cumulated[-1] = np.inf  # rounding must not let a draw fall behind the last one
     result = np.empty(len(uniform), np.int32)
@@ -969,7 +969,7 @@ def _record_batches(
 
     with reading(path, f"a trace ({_KIND[suffix]})"):
         if suffix == ".parquet":
-            with pq.ParquetFile(path, memory_map=True, read_dictionary=["ingress"]) as file:
+            with pq.ParquetFile(path, memory_map=True) as file:
                 nodes, names = _check_schema(file.schema_arrow, ignore_extra)
                 for batch in file.iter_batches(rows, columns=names):
                     yield batch, nodes, names
