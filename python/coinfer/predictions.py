@@ -442,6 +442,7 @@ class Predictions:
                 metadata = check_metadata(None if raw is None else str(raw).encode(), "predictions", _OPENERS)
             else:
                 table = _read_table(path, suffix)
+                table.validate(full=True)  # offsets that point outside would crash a reader, not raise
                 metadata = check_metadata(
                     (table.schema.metadata or {}).get(METADATA_KEY), "predictions", _OPENERS
                 )

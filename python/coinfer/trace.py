@@ -510,6 +510,7 @@ class Trace:
                 table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
                 nodes, names = _check_schema(table.schema, ignore_extra)
                 table = table.select(names)
+            table.validate(full=True)  # offsets and codes that point outside would crash a reader, not raise
             return cls(**dict(zip(names, table.columns, strict=True)), nodes=nodes)
 
     @classmethod
@@ -972,6 +973,7 @@ def _record_batches(
             with pq.ParquetFile(path, memory_map=True) as file:
                 nodes, names = _check_schema(file.schema_arrow, ignore_extra)
                 for batch in file.iter_batches(rows, columns=names):
+                    batch.validate(full=True)
                     yield batch, nodes, names
             return
         with pa.memory_map(str(path)) as source:
@@ -979,5 +981,6 @@ def _record_batches(
             nodes, names = _check_schema(reader.schema, ignore_extra)
             for index in range(reader.num_record_batches):
                 whole = reader.get_batch(index)
+                whole.validate(full=True)
                 for start in range(0, whole.num_rows, rows):
                     yield whole.slice(start, rows), nodes, names
