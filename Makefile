@@ -11,8 +11,11 @@
 .SUFFIXES:
 
 # The first interpreter that is recent enough; name another one with `make demo PYTHON=/path/to/python3.12`.
-PYTHON ?= $(firstword $(shell for python in python3 python3.13 python3.12 python3.11; do \
-	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python"; done) python3)
+ifndef PYTHON
+PYTHON := $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$python"; exit; }; done; \
+	echo python3)
+endif
 
 VENV := .venv
 STAMPS := $(VENV)/stamps
@@ -104,15 +107,15 @@ clean: ## remove .venv, build/ and caches
 
 $(STAMPS)/venv:
 	$(SAY) 'Python environment in $(VENV)'
-	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
-		|| { echo 'coinfer needs Python 3.11 or later: make ... PYTHON=/path/to/python3' >&2; exit 1; }
-	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null \
-		|| { echo '$(PYTHON) has no venv or ensurepip (Debian and Ubuntu keep them apart: apt-get install python3-venv)' >&2; exit 1; }
-	@"$(PYTHON)" -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null \
-		|| { echo '$(PYTHON) has no Python.h (Debian and Ubuntu keep it apart: apt-get install python3-dev)' >&2; exit 1; }
-	@for compiler in "$$CXX" c++ g++ clang++; do command -v "$$compiler" >/dev/null 2>&1 && exit 0; done; \
-		echo 'no C++ compiler found: install g++ or clang++, or make ... CXX=/path/to/compiler' >&2; exit 1
-	@test -x $(VENV)/bin/python && $(VENV)/bin/python -c 'import pip' 2>/dev/null || "$(PYTHON)" -m venv --clear $(VENV)
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo 'coinfer needs Python 3.11 or later; make ... PYTHON=/path/to/python3 names another one.' >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo '$(PYTHON) has no venv or no ensurepip; on Debian and Ubuntu: apt-get install python3-venv' >&2; exit 1; }
+	@"$(PYTHON)" -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null || { \
+		echo '$(PYTHON) has no Python.h; on Debian and Ubuntu: apt-get install python3-dev' >&2; exit 1; }
+	@for compiler in "$$CXX" c++ g++ clang++; do command -v "$$compiler" >/dev/null 2>&1 && exit; done; \
+		echo 'There is no C++ compiler: install g++ or clang++, or make ... CXX=/path/to/compiler' >&2; exit 1
+	@$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear $(VENV)
 	@mkdir -p $(STAMPS) && touch $@
 
 # One rule for every group of pyproject.toml.
