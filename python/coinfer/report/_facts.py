@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 MODELS_DRAWN_MAX = 8
-QUANTILES = np.concatenate([np.linspace(0.0, 0.98, 99), np.linspace(0.985, 0.999, 15), [0.9995, 1.0]])
+QUANTILES = np.concatenate([np.linspace(0.0, 0.995, 399), np.linspace(0.9955, 0.999, 8)])
 
 
 @dataclass(frozen=True)

@@ -164,8 +164,8 @@ def _cost_lead(facts: Facts) -> str:
     if not facts.labelled:
         return "What is further left costs less; further up is right more often."
     return (
-        "Further left costs less, further up is right more often. The dotted line joins the strategies that no other "
-        "beats on both. Bars are 95 % intervals over samples."
+        "Further left costs less, further up is right more often; where accuracies are high, equal steps up are equal "
+        "factors fewer errors. The dotted line joins the strategies that no other beats on both. Bars are 95 % intervals."
     )
 
 

@@ -77,6 +77,17 @@
     return { tickmode: "array", tickvals: values, ticktext: values.map((v) => `${+v.toPrecision(3)}`) };
   }
 
+  // Accuracies near 100 % differ by their errors: 99 % and 99.5 % are as far apart as 90 % and 95 %. Where the errors
+  // shown span a factor of four or more, the axis is logarithmic in them, and its ticks are written as accuracies.
+  function accuracyScale(accuracies) {
+    const floor = Math.min(...accuracies.map((a) => 1 / (4 * a.n_effective)));
+    const errors = accuracies.map((a) => Math.max(1 - a.value, floor));
+    if (Math.max(...errors) / Math.min(...errors) < 4) return { at: (share) => share, ticks: { tickformat: ".3~%", nticks: 8 } };
+    const at = (share) => -Math.log10(Math.max(1 - share, floor));
+    const steps = [0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9998, 0.9999, 0.99999, 1 - 1e-6];
+    return { at, ticks: { tickmode: "array", tickvals: steps.map((s) => at(s)), ticktext: steps.map((s) => `${+(100 * s).toFixed(4)}%`) } };
+  }
+
   // Labels beside points: each tries places around its point and takes the one that covers least; three rounds, so that
   // early labels make room for late ones.
   function placeLabels(points, bars, frame, size) {
@@ -99,7 +110,7 @@
           cost += 8 * ((at[2] - at[0]) * (at[3] - at[1]) - inside);
           boxes.forEach((b, j) => { if (j !== i && b.at) cost += 6 * overlap(at, b.at); });
           points.forEach((q) => { cost += 5 * overlap(at, [q.x - 8, q.y - 8, q.x + 8, q.y + 8]); });
-          bars.forEach((b) => { cost += 3 * overlap(at, [b.x - 1.5, b.top, b.x + 1.5, b.bottom]); });
+          bars.forEach((b) => { cost += 3 * overlap(at, [b.x - 1.5, b.top - 1, b.right + 1.5, b.bottom + 1]); });
           if (cost < best) { best = cost; boxes[i] = { ...boxes[i], at, dx, dy, far: reach > 22 }; }
         });
       });
@@ -117,20 +128,21 @@
     const xs = shown.map((d) => d.x), positive = xs.filter((x) => x > 0);
     const log = positive.length === xs.length && Math.max(...xs) / Math.min(...xs) > 25;
     const lows = shown.map(({ s }) => s.accuracy.low), highs = shown.map(({ s }) => s.accuracy.high);
-    const pad = Math.max(0.06 * (Math.max(...highs) - Math.min(...lows)), 0.004);
-    const top = Math.max(...highs) + pad;
+    const scale = accuracyScale(shown.map(({ s }) => s.accuracy));
+    const ends = [scale.at(Math.min(...lows)), scale.at(Math.max(...highs))];
+    const pad = 0.07 * (ends[1] - ends[0]) || 0.01;
     const line = shown.filter(({ s }) => s[frontKey] && s.kind !== "oracle").sort((a, b) => a.x - b.x);
     const traces = [{
-      x: line.map((d) => d.x), y: line.map((d) => d.s.accuracy.value), mode: "lines", hoverinfo: "skip",
+      x: line.map((d) => d.x), y: line.map((d) => scale.at(d.s.accuracy.value)), mode: "lines", hoverinfo: "skip",
       line: { color: css("--faint"), width: 1, shape: "hv", dash: "2,3" },
     }];
     for (const { s, i, x } of shown) {
       const colour = css(styles[i].colour);
       traces.push({
-        x: [x], y: [s.accuracy.value], mode: "markers", name: s.name, strategy: i,
+        x: [x], y: [scale.at(s.accuracy.value)], mode: "markers", name: s.name, strategy: i,
         opacity: front === null || front === i ? 1 : 0.28,
         marker: { color: colour, symbol: styles[i].symbol, size: styles[i].size, line: { color: s.kind === "oracle" ? colour : css("--card"), width: 1.3 } },
-        error_y: { type: "data", symmetric: false, array: [s.accuracy.high - s.accuracy.value], arrayminus: [s.accuracy.value - s.accuracy.low], color: colour, thickness: 1, width: 0 },
+        error_y: { type: "data", symmetric: false, array: [scale.at(s.accuracy.high) - scale.at(s.accuracy.value)], arrayminus: [scale.at(s.accuracy.value) - scale.at(s.accuracy.low)], color: colour, thickness: 1, width: 0 },
         hovertemplate: `<b>${escape(s.name)}</b><br>right ${percent(s.accuracy.value, 1)} (${percent(s.accuracy.low, 1)} to ${percent(s.accuracy.high, 1)})<br>${hoverCost(s)}<extra></extra>`,
       });
     }
@@ -141,16 +153,22 @@
     const size = narrow(gd) ? 11.5 : 12.5;
     Plotly.react(gd, traces, layout({
       xaxis: { title, type: log ? "log" : "linear", range, ...(log ? logTicks(10 ** range[0], 10 ** range[1]) : { nticks: narrow(gd) ? 5 : 8 }) },
-      yaxis: { tickformat: ".0%", range: [Math.min(...lows) - pad, top], nticks: 8 },
+      yaxis: { range: [ends[0] - pad, ends[1] + pad], ...scale.ticks },
     }), config);
     const { xaxis, yaxis } = gd._fullLayout;
     const px = (x) => xaxis.d2p(x), py = (y) => yaxis.d2p(y);
-    const points = shown.map(({ s, x }) => ({ x: px(x), y: py(s.accuracy.value), text: s.kind === "oracle" ? `${s.name} (bound)` : s.name }));
-    const bars = shown.map(({ s, x }) => ({ x: px(x), top: py(s.accuracy.high), bottom: py(s.accuracy.low) }));
+    const points = shown.map(({ s, x }) => ({ x: px(x), y: py(scale.at(s.accuracy.value)), text: s.kind === "oracle" ? `${s.name} (bound)` : s.name }));
+    const bars = shown.map(({ s, x }) => ({ x: px(x), right: px(x), top: py(scale.at(s.accuracy.high)), bottom: py(scale.at(s.accuracy.low)) }));
+    line.forEach((d, k) => {
+      if (k === 0) return;
+      const before = line[k - 1], y = py(scale.at(before.s.accuracy.value));
+      bars.push({ x: px(before.x), right: px(d.x), top: y, bottom: y });
+      bars.push({ x: px(d.x), right: px(d.x), top: py(scale.at(d.s.accuracy.value)), bottom: y });
+    });
     const boxes = placeLabels(points, bars, { w: xaxis._length, h: yaxis._length }, size);
     Plotly.relayout(gd, {
       annotations: boxes.map((b, k) => ({
-        x: log ? Math.log10(shown[k].x) : shown[k].x, y: shown[k].s.accuracy.value, text: escape(points[k].text),
+        x: log ? Math.log10(shown[k].x) : shown[k].x, y: scale.at(shown[k].s.accuracy.value), text: escape(points[k].text),
         font: { ...font(size, "--ink"), color: css(shown[k].s.kind === "single" ? "--soft" : styles[shown[k].i].colour) },
         opacity: front === null || front === shown[k].i ? 1 : 0.35, xanchor: "center", yanchor: "middle",
         ...(b.far
@@ -163,7 +181,7 @@
   function latency() {
     const gd = document.getElementById("plot-latency");
     if (!gd) return;
-    const until = facts.quantiles.filter((q) => q <= 0.9991).length;
+    const until = facts.quantiles.length;
     const shown = strategies.map((s, i) => ({ s, i, x: s.latency_ms_quantiles.slice(0, until) })).filter((d) => d.x.every(Number.isFinite));
     const lows = shown.map((d) => d.x[0]), highs = shown.map((d) => d.x[until - 1]);
     const low = Math.max(Math.min(...lows), 1e-3), high = Math.max(...highs, 2e-3);
@@ -171,7 +189,7 @@
     const order = [...shown].sort((a, b) => (a.i === front) - (b.i === front) || (b.s.kind === "single") - (a.s.kind === "single"));
     Plotly.react(gd, order.map(({ s, i, x }) => ({
       x, y: facts.quantiles.slice(0, until), mode: "lines", name: s.name, opacity: front === null || front === i ? 1 : 0.2,
-      line: { color: css(styles[i].colour), width: s.kind === "single" ? 1.6 : 2.2, dash: styles[i].dash, shape: "linear" },
+      line: { color: css(styles[i].colour), width: s.kind === "cooperative" ? 2.4 : 1.5, dash: styles[i].dash, shape: "hv" },
       hovertemplate: `<b>${escape(s.name)}</b><br>%{y:.1%} within %{x:.1f} ms<extra></extra>`,
     })), layout({
       xaxis: { title: "latency, ms", type: log ? "log" : "linear", range: log ? [Math.log10(low * 0.9), Math.log10(high * 1.08)] : [0, high * 1.04], ...(log ? logTicks(low * 0.9, high * 1.08) : {}) },
@@ -214,7 +232,7 @@
       xaxis: { title: "share of samples answered, surest first", tickformat: ".0%", range: [-0.01, 1.0] },
       yaxis: { title: "", tickformat: high > 0.05 ? ".0%" : ".1%", range: [-0.015 * high, 1.06 * high], nticks: 6 },
     }), config);
-    Plotly.relayout(gd, { annotations: endLabels(gd, models.map((m) => ({ y: m.risk_coverage.risk.at(-1), text: m.name, colour: colour(m) })), size) });
+    Plotly.relayout(gd, { annotations: endLabels(gd, models.map((m) => ({ y: m.risk_coverage.risk.at(-1), text: m.name, colour: mix(colour(m), css("--ink"), 0.45) })), size) });
   }
 
   function calibration() {
@@ -226,7 +244,7 @@
       const biggest = Math.max(...r.share);
       Plotly.react(gd, [
         { x: [0, 1], y: [0, 1], mode: "lines", hoverinfo: "skip", line: { color: css("--faint"), width: 1, dash: "2,3" } },
-        { x: r.confidence, y: r.share.map((s) => (0.22 * s) / biggest), type: "bar", width: 0.045, hoverinfo: "skip", marker: { color: css("--grid") } },
+        { x: r.confidence, y: r.share.map((s) => (0.22 * s) / biggest), type: "bar", width: 0.045, hoverinfo: "skip", marker: { color: css("--line") } },
         {
           x: r.confidence, y: r.accuracy, mode: "lines+markers", line: { color: colour, width: 1.6 },
           marker: { color: colour, size: r.share.map((s) => 5 + 5 * Math.sqrt(s / biggest)), opacity: 1 },
@@ -234,8 +252,8 @@
           customdata: r.share, hovertemplate: "says %{x:.0%}, right %{y:.0%}<br>%{customdata:.1%} of the samples<extra></extra>",
         },
       ], layout({
-        margin: { l: 34, r: 6, t: 8, b: 34 },
-        xaxis: { range: [-0.02, 1.03], tickvals: [0, 0.5, 1], tickformat: ".0%", title: narrow(document.body) ? "" : "confidence" },
+        margin: { l: 34, r: 18, t: 8, b: 34 },
+        xaxis: { range: [-0.02, 1.03], tickvals: [0, 0.5, 1], tickformat: ".0%", ticklabeloverflow: "allow", title: narrow(document.body) ? "" : "confidence" },
         yaxis: { range: [-0.02, 1.05], tickvals: [0, 0.5, 1], tickformat: ".0%" },
       }), config);
     });
@@ -255,15 +273,15 @@
       return [{ label: `${members.length} nodes`, models: [...new Set(members.flatMap((n) => n.models))], title: members.map((n) => n.name).join(", "), of: members.map((n) => n.i) }];
     });
     const most = Math.max(...tiers.map((t) => t.length));
-    const rMax = tall ? Math.min(34, width / (2.2 * most + 1)) : 40;
-    const pitch = tall ? 152 : Math.max(96, 2 * rMax + 14);
-    const height = tall ? 36 + pitch * tiers.length : 84 + pitch * Math.max(most, 1.6);
+    const rMax = tall ? 34 : 44;
+    const pitch = tall ? 136 : 94;
+    const height = tall ? 30 + pitch * tiers.length : 74 + pitch * Math.max(most, 1.7);
     const step = tall ? pitch : width / tiers.length;
     const share = (node) => node.of.reduce((sum, i) => sum + (s.settled_by_node[facts.nodes[i].name] || 0), 0);
     const place = new Map();
     tiers.forEach((tier, t) => tier.forEach((node, k) => {
-      const along = tall ? (width * (k + 0.5)) / tier.length : 62 + ((height - 84) * (k + 0.5)) / tier.length;
-      const across = tall ? height - 62 - t * step : step * (t + 0.5);
+      const along = tall ? (width * (k + 0.5)) / tier.length : 56 + ((height - 74) * (k + 0.42)) / tier.length;
+      const across = tall ? height - 80 - t * step : step * (t + 0.5);
       node.x = tall ? along : across;
       node.y = tall ? across : along;
       node.t = t;
@@ -302,7 +320,7 @@
         text(step * (t + 0.5), 38, sum, 'font-size="13" fill="var(--soft)" text-anchor="middle"');
       }
       if (gaps.has(t)) {
-        if (tall) text(width / 2 + 8, height - 62 - (t + 0.5) * step + 4, span(gaps.get(t)), 'font-size="12" fill="var(--faint)" stroke="var(--card)" stroke-width="5" paint-order="stroke"');
+        if (tall) text(width / 2 + 8, height - 80 - (t + 0.5) * step + 8, span(gaps.get(t)), 'font-size="12" fill="var(--faint)" stroke="var(--card)" stroke-width="5" paint-order="stroke"');
         else text(step * (t + 1), 20, span(gaps.get(t)), 'font-size="12.5" fill="var(--faint)" text-anchor="middle"');
       }
     });
@@ -311,15 +329,10 @@
       const colour = ramp(node.t, facts.tiers.length);
       parts.push(`<circle class="node" cx="${node.x}" cy="${node.y}" r="${r}" fill="${part > 0 ? colour : "var(--card)"}" stroke="${part > 0 ? "var(--card)" : "var(--faint)"}" stroke-width="${part > 0 ? 2 : 1.3}"><title>${escape(node.title)}</title></circle>`);
       const value = percent(part, part > 0 && part < 0.1 ? 1 : 0);
-      if (tall) {
-        const below = node.y + Math.max(r, 9) + 15;
-        text(node.x, below, node.label, 'font-size="12" fill="var(--ink)" text-anchor="middle" stroke="var(--card)" stroke-width="4" paint-order="stroke"');
-        text(node.x, below + 14, value, 'font-size="12" fill="var(--soft)" text-anchor="middle" stroke="var(--card)" stroke-width="4" paint-order="stroke"');
-      } else {
-        const right = node.x + r + 7;
-        text(right, node.y - 3, node.label, 'font-size="12.5" fill="var(--ink)" stroke="var(--card)" stroke-width="4" paint-order="stroke"');
-        text(right, node.y + 13, `${value}  ${node.models.join(", ")}`, 'font-size="12" fill="var(--soft)" stroke="var(--card)" stroke-width="4" paint-order="stroke"');
-      }
+      const halo = 'text-anchor="middle" stroke="var(--card)" stroke-width="4" stroke-linejoin="round" paint-order="stroke"';
+      const below = node.y + Math.max(r, 7) + 16, size = tall ? 12 : 13;
+      text(node.x, below, tall ? node.label : `${node.label} · ${value}`, `font-size="${size}" fill="var(--ink)" ${halo}`);
+      text(node.x, below + 15, tall ? value : node.models.join(", "), `font-size="${size - 0.5}" fill="var(--faint)" ${halo}`);
     });
     box.innerHTML = `<svg viewBox="0 0 ${width} ${height}" width="${width}" height="${height}" role="img" aria-label="${escape(`${s.name}: ${facts.tiers.map((tier, t) => `${tier.name} ${percent(s.settled_by_tier[t], 1)}`).join(", ")}`)}">${parts.join("")}</svg>`;
     const rest = 1 - s.settled_by_tier.reduce((a, b) => a + b, 0);
