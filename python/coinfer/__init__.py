@@ -1,5 +1,26 @@
 """Cooperative inference over delivery networks: replay, tune and run strategies."""
 
+from coinfer import service
 from coinfer._core import __version__
+from coinfer.errors import BadFileError, BadValueError, CoinferError, UnknownNameError, UnsupportedError
+from coinfer.network import Deployment, Link, Model, Network, Node
+from coinfer.predictions import ModelOutput, Predictions
+from coinfer.trace import Trace
 
-__all__ = ["__version__"]
+__all__ = [
+    "BadFileError",
+    "BadValueError",
+    "CoinferError",
+    "Deployment",
+    "Link",
+    "Model",
+    "ModelOutput",
+    "Network",
+    "Node",
+    "Predictions",
+    "Trace",
+    "UnknownNameError",
+    "UnsupportedError",
+    "__version__",
+    "service",
+]

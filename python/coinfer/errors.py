@@ -1,14 +1,17 @@
 """The exceptions of coinfer.
 
-One tree, so that ``except coinfer.CoinferError`` is enough; each branch is also the built-in exception that it is
-(`ValueError`, `KeyError`, `OSError`), so code that knows nothing of coinfer handles it too. A message is a sentence that
-says what was wrong, where, and what is allowed.
+One tree, so that ``except coinfer.CoinferError`` is enough; each branch is also the built-in exception that
+it is (`ValueError`, `KeyError`, `OSError`), so code that knows nothing of coinfer handles it too. A message
+is a sentence that says what was wrong, where, and what is allowed.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = [
     "BadFileError",

@@ -1,0 +1,226 @@
+"""Service-time laws: how long a deployment works on one batch.
+
+A law is a small frozen object with the parameters that a person would quote: a mean in milliseconds, and a
+coefficient of variation (standard deviation / mean) where the law has one. The engine draws from it; nothing
+here is random. The same laws are written in a network file as an inline table, ``service = {law = "linear",
+base_ms = 2, per_item_ms = 0.3}``, which `parse` reads and ``to_dict`` writes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar
+
+from coinfer._checks import check_keys, check_name, check_number
+from coinfer.errors import BadValueError, UnknownNameError, nearest
+
+__all__ = ["Constant", "Exponential", "Gamma", "Law", "Linear", "LogNormal", "Measured", "parse"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Law:
+    """What all laws share: their name in files and how they are written there."""
+
+    law: ClassVar[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the inline table that stands for this law in a network file.
+
+        Examples
+        --------
+        >>> Linear(base_ms=2, per_item_ms=0.3).to_dict()
+        {'law': 'linear', 'base_ms': 2.0, 'per_item_ms': 0.3}
+        """
+        return {"law": self.law, **asdict(self)}
+
+    def _check(self, field: str, *, above: float | None = None) -> None:
+        value = check_number(getattr(self, field), f"service law {self.law!r}: {field}", above=above)
+        object.__setattr__(self, field, value)
+
+
+@dataclass(frozen=True, slots=True)
+class Constant(_Law):
+    """Every batch takes `mean_ms`, whatever its size.
+
+    Parameters
+    ----------
+    mean_ms : float
+        Milliseconds, >= 0.
+
+    Raises
+    ------
+    BadValueError
+        If the mean is negative or not finite.
+    """
+
+    law: ClassVar[str] = "constant"
+    mean_ms: float
+
+    def __post_init__(self) -> None:
+        self._check("mean_ms")
+
+
+@dataclass(frozen=True, slots=True)
+class Linear(_Law):
+    """A batch of b requests takes ``base_ms + per_item_ms * b``: what a GPU does below saturation.
+
+    Parameters
+    ----------
+    base_ms, per_item_ms : float
+        Milliseconds, >= 0.
+    """
+
+    law: ClassVar[str] = "linear"
+    base_ms: float
+    per_item_ms: float
+
+    def __post_init__(self) -> None:
+        self._check("base_ms")
+        self._check("per_item_ms")
+
+    @property
+    def mean_ms(self) -> float:
+        """Milliseconds for a batch of one."""
+        return self.base_ms + self.per_item_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Exponential(_Law):
+    """Exponentially distributed (coefficient of variation 1), the law of the M/M/k textbook queues.
+
+    Parameters
+    ----------
+    mean_ms : float
+        Milliseconds, >= 0.
+    """
+
+    law: ClassVar[str] = "exponential"
+    mean_ms: float
+
+    def __post_init__(self) -> None:
+        self._check("mean_ms")
+
+
+@dataclass(frozen=True, slots=True)
+class LogNormal(_Law):
+    """Log-normally distributed: a long right tail, as measured services usually have.
+
+    Parameters
+    ----------
+    mean_ms : float
+        Mean of the service time itself (not of its logarithm), milliseconds, >= 0.
+    cv : float
+        Standard deviation / mean, > 0.
+    """
+
+    law: ClassVar[str] = "lognormal"
+    mean_ms: float
+    cv: float
+
+    def __post_init__(self) -> None:
+        self._check("mean_ms")
+        self._check("cv", above=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Gamma(_Law):
+    """Gamma distributed: from nearly constant (small cv) through exponential (cv = 1) to bursty.
+
+    Parameters
+    ----------
+    mean_ms : float
+        Milliseconds, >= 0.
+    cv : float
+        Standard deviation / mean, > 0.
+    """
+
+    law: ClassVar[str] = "gamma"
+    mean_ms: float
+    cv: float
+
+    def __post_init__(self) -> None:
+        self._check("mean_ms")
+        self._check("cv", above=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured(_Law):
+    """As measured per sample: `scale` times the ``service_us`` of the model's row in the Predictions.
+
+    Only for deployments that serve one request at a time (``max_batch = 1``), since a row says nothing about
+    batches.
+
+    Parameters
+    ----------
+    scale : float, default 1.0
+        Factor for hardware that is faster or slower than where it was measured, > 0.
+    """
+
+    law: ClassVar[str] = "measured"
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        self._check("scale", above=0.0)
+
+    @property
+    def mean_ms(self) -> float:
+        """NaN: the mean is a property of the Predictions, not of the law."""
+        return math.nan
+
+
+Law = Constant | Linear | Exponential | LogNormal | Gamma | Measured
+
+_LAWS: dict[str, type[Law]] = {
+    cls.law: cls for cls in (Constant, Linear, Exponential, LogNormal, Gamma, Measured)
+}
+
+
+def parse(table: object, where: str) -> Law:
+    """Read a law from the inline table of a network file.
+
+    Parameters
+    ----------
+    table : mapping
+        ``{"law": NAME, ...parameters}`` with NAME one of constant, linear, exponential, lognormal, gamma,
+        measured.
+    where : str
+        Words for error messages, such as ``"network.toml: deployment 'large@cloud': service"``.
+
+    Returns
+    -------
+    Law
+        The typed law.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such law or the law has no such parameter; the message names the nearest one.
+    BadValueError
+        If a parameter is missing or out of range, or `table` is not a table.
+
+    Examples
+    --------
+    >>> parse({"law": "gamma", "mean_ms": 5, "cv": 0.5}, "here")
+    Gamma(mean_ms=5.0, cv=0.5)
+    """
+    if not isinstance(table, Mapping):
+        msg = f'{where}: must be a table such as {{law = "constant", mean_ms = 2}}, not {table!r}'
+        raise BadValueError(msg)
+    if "law" not in table:
+        msg = f"{where}: key 'law' is missing; it is one of {', '.join(map(repr, _LAWS))}"
+        raise BadValueError(msg)
+    name = check_name(table["law"], f"{where}: law")
+    if name not in _LAWS:
+        msg = f"{where}: there is no service law {name!r}; {nearest(name, _LAWS)}"
+        raise UnknownNameError(msg)
+    law = _LAWS[name]
+    keys = tuple(field.name for field in fields(law))
+    required = tuple(key for key in keys if key != "scale")
+    check_keys(table, ("law", *keys), required, f"{where} ({name})")
+    try:
+        return law(**{key: table[key] for key in keys if key in table})
+    except BadValueError as error:
+        msg = f"{where}: {error}"
+        raise BadValueError(msg) from None
