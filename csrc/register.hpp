@@ -7,5 +7,6 @@
 namespace coinfer::python {
 
 void register_cpu(pybind11::module_& module);
+void register_score(pybind11::module_& module);
 
 }  // namespace coinfer::python

@@ -19,6 +19,7 @@ void register_cpu(py::module_& module) {
   });
   cpu.def("implementation", [] { return std::string(name(implementation())); });
   cpu.def("force", [](const std::string& isa) { force(isa); }, py::arg("isa"));
+  cpu.def("forced", [] { return std::string(forced()); });
 }
 
 }  // namespace coinfer::python

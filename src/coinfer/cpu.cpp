@@ -9,7 +9,7 @@ namespace coinfer {
 namespace {
 
 constexpr int automatic = -1;
-std::atomic<int> forced{automatic};
+std::atomic<int> choice{automatic};
 
 Isa parse(std::string_view wanted) {
   std::string known;
@@ -52,14 +52,19 @@ std::vector<Isa> implementations() {
 }
 
 Isa implementation() {
-  const int now = forced.load(std::memory_order_relaxed);
+  const int now = choice.load(std::memory_order_relaxed);
   if (now != automatic) return static_cast<Isa>(now);
   static const Isa found = from_environment();
   return found;
 }
 
 void force(std::string_view isa) {
-  forced.store(isa == "auto" ? automatic : static_cast<int>(parse(isa)), std::memory_order_relaxed);
+  choice.store(isa == "auto" ? automatic : static_cast<int>(parse(isa)), std::memory_order_relaxed);
+}
+
+std::string_view forced() noexcept {
+  const int now = choice.load(std::memory_order_relaxed);
+  return now == automatic ? "auto" : name(static_cast<Isa>(now));
 }
 
 }  // namespace coinfer

@@ -21,4 +21,7 @@ Isa implementation();
 /// Force a set by name, or "auto" to undo. Throws std::invalid_argument that lists what is allowed.
 void force(std::string_view isa);
 
+/// The name that was forced, else "auto".
+std::string_view forced() noexcept;
+
 }  // namespace coinfer

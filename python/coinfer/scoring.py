@@ -1,0 +1,145 @@
+"""Scores: how sure an answer is, from logits or probabilities.
+
+Every kind of score and the label come out of one pass over memory, because that pass is what scoring costs; asking for four
+results is as cheap as asking for one. The bits of a row's score depend on its own values and the number of classes alone:
+not on the batch, the strides, the threads or the CPU. A threshold tuned in replay therefore decides the same live.
+
+A row that holds a NaN is no answer: its label is -1 and its scores are NaN. ``src/coinfer/score/score.hpp`` states the
+contract in full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coinfer import _core
+from coinfer.errors import BadValueError
+
+__all__ = ["KINDS", "Scores", "score", "scores"]
+
+KINDS: Final = ("max_prob", "margin", "entropy", "energy", "logit_margin", "gini")
+"""Every kind of score; higher is surer in each."""
+
+_score = _core.score.score
+_scores = _core.score.scores
+_ndarray = np.ndarray
+
+
+class Scores(dict[str, "NDArray[Any]"]):
+    """The results of `scores` by name.
+
+    Attributes
+    ----------
+    unanswered : int
+        How many rows held no answer: label -1, every score NaN.
+    """
+
+    unanswered: int = 0
+
+
+def score(
+    z: Any,
+    kind: str = "margin",
+    temperature: float = 1.0,
+    input: str = "logits",
+    out: NDArray[np.float32] | None = None,
+    threads: int = 1,
+) -> NDArray[np.float32]:
+    """Score every row of a table of logits or probabilities.
+
+    Parameters
+    ----------
+    z : array of shape (N, C), float32 or float64
+        A NumPy array, a CPU tensor, or anything else with ``__dlpack__`` or ``__array__``. Any strides; what need not be
+        copied is not.
+    kind : str, default "margin"
+        ``max_prob``, ``margin`` (p1 - p2), ``entropy`` (1 - H / ln C; 1 when C = 1), ``gini`` (the sum of p squared), and
+        from logits ``energy`` (T logsumexp(z / T)) and ``logit_margin`` ((z1 - z2) / T).
+    temperature : float, default 1
+        T > 0; p = softmax(z / T). Probabilities are tempered as softmax(ln p / T).
+    input : {"logits", "probs"}
+        What z holds. Probabilities are used as they are when the temperature is 1.
+    out : array of shape (N,), float32, optional
+        Where the scores go; returned.
+    threads : int, default 1
+        How many threads may work. Fewer do where a table is too small to gain.
+
+    Returns
+    -------
+    array of shape (N,), float32
+        NaN for rows that hold no answer.
+
+    Raises
+    ------
+    UnknownNameError
+        If kind or input is not known.
+    BadValueError
+        If a shape, dtype or value is not allowed.
+    UnsupportedError
+        If kind needs logits and z holds probabilities.
+
+    Examples
+    --------
+    >>> import coinfer as ci
+    >>> ci.score([[2.0, 0.0], [1.0, 1.0]], kind="logit_margin")
+    array([2., 0.], dtype=float32)
+    """
+    return _score(z if type(z) is _ndarray else _table(z), kind, temperature, input, out, threads)
+
+
+def scores(
+    z: Any,
+    kinds: Sequence[str] = ("label", "max_prob", "margin", "entropy"),
+    temperature: float = 1.0,
+    input: str = "logits",
+    out: Mapping[str, NDArray[Any]] | None = None,
+    threads: int = 1,
+) -> Scores:
+    """Compute several scores and the label of every row in one pass.
+
+    Parameters
+    ----------
+    z : array of shape (N, C), float32 or float64
+        As for `score`.
+    kinds : sequence of str
+        Any of `KINDS` and ``label``: the lowest index of the largest entry, -1 where a row holds no answer.
+    temperature, input, threads
+        As for `score`.
+    out : mapping from each of kinds to an array of shape (N,), optional
+        Where the results go: int32 for ``label``, float32 for scores.
+
+    Returns
+    -------
+    Scores
+        A dict from each of kinds to an array of shape (N,), with the count of rows that hold no answer as ``.unanswered``.
+
+    Raises
+    ------
+    UnknownNameError, BadValueError, UnsupportedError
+        As for `score`.
+
+    Examples
+    --------
+    >>> import coinfer as ci
+    >>> ci.scores([[0.75, 0.25, 0.0]], kinds=["label", "max_prob", "margin"], input="probs")
+    {'label': array([0], dtype=int32), 'max_prob': array([0.75], dtype=float32), 'margin': array([0.5], dtype=float32)}
+    """
+    results, unanswered = _scores(z if type(z) is _ndarray else _table(z), kinds, temperature, input, out, threads)
+    found = Scores(results)
+    found.unanswered = unanswered
+    return found
+
+
+def _table(z: Any) -> NDArray[Any]:
+    """View z as a NumPy array, without a copy where it offers its memory."""
+    if isinstance(z, np.ndarray):
+        return np.asarray(z)
+    try:
+        return np.from_dlpack(z) if hasattr(z, "__dlpack__") else np.asarray(z)
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        message = f"z, of type {type(z).__name__}, does not give a NumPy array: {error}"
+        raise BadValueError(message) from error
