@@ -29,6 +29,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from coinfer._files import replacing
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -313,20 +315,14 @@ def _save(path: Path, tables: Tables) -> None:
     columns: dict[str, NDArray[Any]] = {"labels": tables.labels}
     columns |= {f"probs.{name}": table for name, table in tables.probs.items()}
     columns |= {f"service_us.{name}": column for name, column in tables.service_us.items()}
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.stem, suffix=".part", delete=False) as part:
-        try:
-            np.savez_compressed(part, allow_pickle=False, **columns)
-            part.close()
-            Path(part.name).replace(path)
-        except BaseException:
-            Path(part.name).unlink(missing_ok=True)
-            raise
+    with replacing(path) as part, part.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **columns)
 
 
 def _load(path: Path) -> Tables | None:
     """Return the cached tables, or None where there are none or the file is damaged: it is then made anew."""
     try:
-        with np.load(path, allow_pickle=False) as held:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
             return Tables(
                 {rung.name: held[f"probs.{rung.name}"] for rung in LADDER},
                 {rung.name: held[f"service_us.{rung.name}"] for rung in LADDER},

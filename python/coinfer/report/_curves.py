@@ -1,8 +1,8 @@
 """How well a model knows when it is right: risk against coverage, and confidence against accuracy.
 
-Both are properties of the predictions alone, over samples and not requests, so they say what any strategy that stops on
-confidence has to work with. Tied confidences are never split: a threshold cannot separate them, so a curve through the
-middle of a tie would show operating points that do not exist.
+Both are properties of the predictions alone, over samples and not requests, so they say what any strategy
+that stops on confidence has to work with. Tied confidences are never split: a threshold cannot separate them,
+so a curve through the middle of a tie would show operating points that do not exist.
 """
 
 from __future__ import annotations
@@ -61,8 +61,10 @@ def wilson(right: NDArray[np.float64], total: NDArray[np.float64]) -> tuple[NDAr
     return np.maximum(centre - half, 0.0), np.minimum(centre + half, 1.0)
 
 
-def risk_coverage(confidence: NDArray[np.float32], right: NDArray[np.bool_], points: int = 400) -> RiskCoverage:
-    """Sort by confidence and say, for every threshold that exists, how much is kept and how much of it is wrong.
+def risk_coverage(
+    confidence: NDArray[np.float32], right: NDArray[np.bool_], points: int = 400
+) -> RiskCoverage:
+    """Say for every threshold that exists how much is kept and how much of that is wrong.
 
     Parameters
     ----------
@@ -117,8 +119,8 @@ def reliability(confidence: NDArray[np.float32], right: NDArray[np.bool_], bins:
     Returns
     -------
     Reliability
-        One entry for each bin that holds a sample; ``calibration_error`` is the expected calibration error, the mean
-        over samples of \\|confidence - accuracy\\| of their bin.
+        One entry for each bin that holds a sample; ``calibration_error`` is the expected calibration error,
+        the mean over samples of the distance of the two in their bin.
     """
     stated = ~np.isnan(confidence)
     confidence, right = confidence[stated].astype(np.float64), right[stated]
@@ -126,7 +128,7 @@ def reliability(confidence: NDArray[np.float32], right: NDArray[np.bool_], bins:
         return Reliability([], [], [], [], [], float("nan"))
     bin_of = np.clip(np.ceil(confidence * bins).astype(np.intp) - 1, 0, bins - 1)
     held = np.bincount(bin_of, minlength=bins).astype(np.float64)
-    hits = np.bincount(bin_of, weights=right, minlength=bins)
+    hits = np.bincount(bin_of, weights=right.astype(np.float64), minlength=bins)
     mass = np.bincount(bin_of, weights=confidence, minlength=bins)
     used = held > 0
     mean, accuracy, share = mass[used] / held[used], hits[used] / held[used], held[used] / held.sum()

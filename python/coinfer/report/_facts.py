@@ -1,22 +1,23 @@
 """What a report says, as plain values: gathered once from a comparison, then only drawn.
 
-Everything downstream (the sentences, the table, the figures) reads these objects and nothing else, so that the page can
-be tested without a browser and the numbers in the text cannot differ from those in the figures.
+Everything downstream (the sentences, the table, the figures) reads these objects and nothing else, so that
+the page can be tested without a browser and the numbers in the text cannot differ from those in the figures.
 """
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from coinfer.report._curves import Reliability, RiskCoverage, reliability, risk_coverage
+from coinfer.scoring import score
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from coinfer.comparing import Comparison
@@ -124,6 +125,7 @@ class Facts:
     labelled: bool
     seed: int
     control: str
+    queues: bool
 
 
 def collect(comparison: Comparison) -> Facts:
@@ -144,7 +146,9 @@ def collect(comparison: Comparison) -> Facts:
     network, predictions = first.network, first.predictions
     fast, cheap = (set(comparison.pareto(axis)) for axis in ("latency", "price"))
     tiers = _tiers(network)
-    strategies = tuple(_strategy(name, run, network, name in fast, name in cheap) for name, run in runs.items())
+    strategies = tuple(
+        _strategy(name, run, network, name in fast, name in cheap) for name, run in runs.items()
+    )
     models, left_out = _models(predictions)
     index = {node.name: position for position, node in enumerate(network.nodes)}
     level = {tier: position for position, tier in enumerate(network.tiers)}
@@ -163,7 +167,8 @@ def collect(comparison: Comparison) -> Facts:
             for node in network.nodes
         ),
         links=tuple(
-            LinkFacts(index[link.a], index[link.b], link.delay_ms, _link_detail(link)) for link in network.links
+            LinkFacts(index[link.a], index[link.b], link.delay_ms, _link_detail(link))
+            for link in network.links
         ),
         quantiles=tuple(QUANTILES.tolist()),
         requests=first.summary.requests,
@@ -171,6 +176,7 @@ def collect(comparison: Comparison) -> Facts:
         labelled=first.summary.accuracy is not None,
         seed=first.summary.seed,
         control=network.control,
+        queues=any(not run.summary.engine.startswith("direct") for run in runs.values()),
     )
 
 
@@ -214,13 +220,21 @@ def _tiers(network: Network) -> tuple[TierFacts, ...]:
     groups = [[node.name for node in network.nodes if node.tier == tier] for tier in network.tiers]
     named = []
     for tier, names in zip(network.tiers, groups, strict=True):
-        stem = os.path.commonprefix(names).rstrip("-_ .:0123456789") if len(names) > 1 else names[0]
+        stem = _shared_start(names).rstrip("-_ .:0123456789") if len(names) > 1 else names[0]
         named.append(TierFacts(stem or f"tier {tier}", len(names)))
     repeated = {name for name, count in Counter(tier.name for tier in named).items() if count > 1}
     return tuple(
         TierFacts(f"{tier.name} (tier {number})", tier.nodes) if tier.name in repeated else tier
         for number, tier in zip(network.tiers, named, strict=True)
     )
+
+
+def _shared_start(names: list[str]) -> str:
+    low, high = min(names), max(names)
+    length = next(
+        (i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high))
+    )
+    return low[:length]
 
 
 def _node_detail(name: str, network: Network) -> str:
@@ -276,4 +290,8 @@ def _model(name: str, predictions: Predictions, labels: NDArray[Any] | None) -> 
 def _answers(
     name: str, predictions: Predictions
 ) -> tuple[NDArray[Any], NDArray[np.float32] | None, str | None]:
-    raise NotImplementedError  # until Predictions and score land
+    """Return a model's labels, its confidence where it has one, and what that confidence is."""
+    output = predictions[name]
+    if output.vector is None:
+        return output.answers(), output.confidence, None if output.confidence is None else "as reported"
+    return output.answers(), score(output.vector, kind="max_prob", input=output.form), "largest probability"

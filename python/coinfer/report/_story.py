@@ -1,10 +1,11 @@
 """The finding in words: what was compared, and the best that can honestly be said about it.
 
-The rule is fixed in advance, so that the sentence cannot be flattered by choosing after looking: the reference is the
-most accurate strategy that asks a single model; a cooperative strategy is *worth it* if it is hardly less accurate (at
-most half a percentage point) and costs less latency or money without costing more of the other. Among those, the one
-with the smallest product of the two ratios is named. Both accuracies are always given, and where the intervals overlap
-the sentence says that the samples cannot tell them apart. Where nothing is worth it, the sentence says that.
+The rule is fixed in advance, so that the sentence cannot be flattered by choosing after looking: the
+reference is the most accurate strategy that asks a single model; a cooperative strategy is *worth it* if it
+is hardly less accurate (at most half a percentage point) and costs less latency or money without costing more
+of the other. Among those, the one with the smallest product of the two ratios is named. Both accuracies are
+always given, and where the intervals overlap the sentence says that the samples cannot tell them apart. Where
+nothing is worth it, the sentence says that.
 """
 
 from __future__ import annotations
@@ -140,8 +141,8 @@ def _nothing_better(real: list[StrategyFacts], reference: StrategyFacts) -> str:
         lead = 100 * (_accuracy(top) - _accuracy(reference))
         return f"{top.name} is {lead:.1f} points more accurate than {reference.name}, but at {costs}."
     return (
-        f"Nothing here replaces {reference.name}: no other strategy comes within half a point of its accuracy "
-        "without costing more."
+        f"Nothing here replaces {reference.name}: no other strategy comes within half a point "
+        "of its accuracy without costing more."
     )
 
 
@@ -149,7 +150,8 @@ def _resolution(shown: StrategyFacts, reference: StrategyFacts, facts: Facts) ->
     a, b = shown.accuracy, reference.accuracy
     if a is None or b is None:
         return []
-    own = f"{shown.name} is right on {_percent(a.value)} (95 % interval {_percent(a.low)} to {_percent(a.high)})"
+    interval = f"95 % interval {_percent(a.low)} to {_percent(a.high)}"
+    own = f"{shown.name} is right on {_percent(a.value)} of requests ({interval})"
     if shown is reference:
         return [own + "."]
     other = f"{reference.name} on {_percent(b.value)} ({_percent(b.low)} to {_percent(b.high)})"
@@ -166,31 +168,35 @@ def _room_left(shown: StrategyFacts, facts: Facts) -> list[str]:
     oracle = next((s for s in facts.strategies if s.kind == "oracle" and s.accuracy is not None), None)
     if oracle is None or oracle.accuracy is None:
         return []
-    return [
-        f"Someone who knew every label and picked the right member each time would reach "
-        f"{_percent(oracle.accuracy.value)} at {oracle.latency_ms['mean']:.1f} ms: that is the most that choosing "
+    bound = (
+        "Someone who knew every label and always picked a model that is right would reach "
+        f"{_percent(oracle.accuracy.value)} at {oracle.latency_ms['mean']:.1f} ms: the most that choosing "
         "one model's answer can give. Averaging several answers may exceed it."
-    ]
+    )
+    return [bound]
 
 
 def _about(facts: Facts) -> tuple[str, ...]:
-    return (
-        f"{len(facts.strategies)} {'strategy' if len(facts.strategies) == 1 else 'strategies'}, "
-        f"{facts.requests:,} requests over {facts.samples:,} samples, {len(facts.nodes)} nodes in "
-        f"{len(facts.tiers)} {'tier' if len(facts.tiers) == 1 else 'tiers'}.",
+    counts = (
+        _count(len(facts.strategies), "strategy", "strategies"),
+        f"{_count(facts.requests, 'request')} over {_count(facts.samples, 'sample')}",
+        f"{_count(len(facts.nodes), 'node')} in {_count(len(facts.tiers), 'tier')}",
     )
+    return (", ".join(counts) + ".",)
+
+
+def _count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def _without_labels(facts: Facts, real: list[StrategyFacts]) -> Story:
     fast = min(real, key=lambda s: s.latency_ms["mean"])
     cheap = min(real, key=lambda s: (s.price_usd_per_1000, s.latency_ms["mean"]))
     if fast is cheap:
-        headline = f"{fast.name} is the fastest and the cheapest; the samples carry no labels, so nobody knows how often it is right."
+        best, they = f"{fast.name} is the fastest and the cheapest", "it is"
     else:
-        headline = (
-            f"{fast.name} is the fastest and {cheap.name} the cheapest; the samples carry no labels, so nobody "
-            "knows how often they are right."
-        )
+        best, they = f"{fast.name} is the fastest and {cheap.name} the cheapest", "they are"
+    headline = f"{best}; the samples carry no labels, so nobody knows how often {they} right."
     return Story(headline, _about(facts), fast.name)
 
 

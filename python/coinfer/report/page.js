@@ -247,14 +247,14 @@
         { x: r.confidence, y: r.share.map((s) => (0.22 * s) / biggest), type: "bar", width: 0.045, hoverinfo: "skip", marker: { color: css("--line") } },
         {
           x: r.confidence, y: r.accuracy, mode: "lines+markers", line: { color: colour, width: 1.6 },
-          marker: { color: colour, size: r.share.map((s) => 5 + 5 * Math.sqrt(s / biggest)), opacity: 1 },
+          cliponaxis: false, marker: { color: colour, size: r.share.map((s) => 4.5 + 4.5 * Math.sqrt(s / biggest)), opacity: 1, line: { width: 0 } },
           error_y: { type: "data", symmetric: false, array: r.high.map((h, i) => h - r.accuracy[i]), arrayminus: r.low.map((l, i) => r.accuracy[i] - l), thickness: 0.9, width: 0, color: colour },
           customdata: r.share, hovertemplate: "says %{x:.0%}, right %{y:.0%}<br>%{customdata:.1%} of the samples<extra></extra>",
         },
       ], layout({
-        margin: { l: 34, r: 18, t: 8, b: 34 },
+        margin: { l: 40, r: 18, t: 10, b: 34 },
         xaxis: { range: [-0.02, 1.03], tickvals: [0, 0.5, 1], tickformat: ".0%", ticklabeloverflow: "allow", title: narrow(document.body) ? "" : "confidence" },
-        yaxis: { range: [-0.02, 1.05], tickvals: [0, 0.5, 1], tickformat: ".0%" },
+        yaxis: { range: [-0.02, 1.05], tickvals: [0, 0.5, 1], tickformat: ".0%", automargin: false },
       }), config);
     });
   }
@@ -275,13 +275,13 @@
     const most = Math.max(...tiers.map((t) => t.length));
     const rMax = tall ? 34 : 44;
     const pitch = tall ? 136 : 94;
-    const height = tall ? 30 + pitch * tiers.length : 74 + pitch * Math.max(most, 1.7);
+    const height = tall ? 124 + pitch * (tiers.length - 1) : 74 + pitch * Math.max(most, 1.7);
     const step = tall ? pitch : width / tiers.length;
     const share = (node) => node.of.reduce((sum, i) => sum + (s.settled_by_node[facts.nodes[i].name] || 0), 0);
     const place = new Map();
     tiers.forEach((tier, t) => tier.forEach((node, k) => {
       const along = tall ? (width * (k + 0.5)) / tier.length : 56 + ((height - 74) * (k + 0.42)) / tier.length;
-      const across = tall ? height - 80 - t * step : step * (t + 0.5);
+      const across = tall ? height - 54 - t * step : step * (t + 0.5);
       node.x = tall ? along : across;
       node.y = tall ? across : along;
       node.t = t;
@@ -320,7 +320,7 @@
         text(step * (t + 0.5), 38, sum, 'font-size="13" fill="var(--soft)" text-anchor="middle"');
       }
       if (gaps.has(t)) {
-        if (tall) text(width / 2 + 8, height - 80 - (t + 0.5) * step + 8, span(gaps.get(t)), 'font-size="12" fill="var(--faint)" stroke="var(--card)" stroke-width="5" paint-order="stroke"');
+        if (tall) text(width / 2 + 8, height - 54 - (t + 0.5) * step + 10, span(gaps.get(t)), 'font-size="12" fill="var(--faint)" stroke="var(--card)" stroke-width="5" paint-order="stroke"');
         else text(step * (t + 1), 20, span(gaps.get(t)), 'font-size="12.5" fill="var(--faint)" text-anchor="middle"');
       }
     });
@@ -332,7 +332,9 @@
       const halo = 'text-anchor="middle" stroke="var(--card)" stroke-width="4" stroke-linejoin="round" paint-order="stroke"';
       const below = node.y + Math.max(r, 7) + 16, size = tall ? 12 : 13;
       text(node.x, below, tall ? node.label : `${node.label} · ${value}`, `font-size="${size}" fill="var(--ink)" ${halo}`);
-      text(node.x, below + 15, tall ? value : node.models.join(", "), `font-size="${size - 0.5}" fill="var(--faint)" ${halo}`);
+      const under = tall ? `${value} · ${node.models.join(", ")}` : node.models.join(", ");
+      const room = tall ? width / tiers[node.t].length - 4 : step - 8;
+      text(node.x, below + 15, textWidth(under, size) < room ? under : tall ? value : "", `font-size="${size - 0.5}" fill="var(--faint)" ${halo}`);
     });
     box.innerHTML = `<svg viewBox="0 0 ${width} ${height}" width="${width}" height="${height}" role="img" aria-label="${escape(`${s.name}: ${facts.tiers.map((tier, t) => `${tier.name} ${percent(s.settled_by_tier[t], 1)}`).join(", ")}`)}">${parts.join("")}</svg>`;
     const rest = 1 - s.settled_by_tier.reduce((a, b) => a + b, 0);
