@@ -5,4 +5,7 @@ PYBIND11_MODULE(_core, module) {
   module.attr("__version__") = COINFER_VERSION;
   coinfer::python::register_cpu(module);
   coinfer::python::register_score(module);
+  coinfer::python::register_plan(module);
+  coinfer::python::register_sweep(module);
+  coinfer::python::register_sim(module);
 }

@@ -8,5 +8,8 @@ namespace coinfer::python {
 
 void register_cpu(pybind11::module_& module);
 void register_score(pybind11::module_& module);
+void register_plan(pybind11::module_& module);
+void register_sim(pybind11::module_& module);
+void register_sweep(pybind11::module_& module);
 
 }  // namespace coinfer::python

@@ -1,30 +1,49 @@
 """Cooperative inference over delivery networks: replay, tune and run strategies."""
 
-from coinfer import cpu, service
+from coinfer import cpu, datasets, service
 from coinfer._core import __version__
+from coinfer.comparing import Comparison, compare
 from coinfer.errors import BadFileError, BadValueError, CoinferError, UnknownNameError, UnsupportedError
 from coinfer.network import Deployment, Link, Model, Network, Node
 from coinfer.predictions import ModelOutput, Predictions
+from coinfer.replaying import Run, replay
+from coinfer.results import Estimate, Summary
 from coinfer.scoring import score, scores
+from coinfer.strategy import Forward, Local, Remote, SelectionOracle, Strategy
 from coinfer.trace import Trace
+from coinfer.tuning import Tuned, tune
 
 __all__ = [
     "BadFileError",
     "BadValueError",
     "CoinferError",
+    "Comparison",
     "Deployment",
+    "Estimate",
+    "Forward",
     "Link",
+    "Local",
     "Model",
     "ModelOutput",
     "Network",
     "Node",
     "Predictions",
+    "Remote",
+    "Run",
+    "SelectionOracle",
+    "Strategy",
+    "Summary",
     "Trace",
+    "Tuned",
     "UnknownNameError",
     "UnsupportedError",
     "__version__",
+    "compare",
     "cpu",
+    "datasets",
+    "replay",
     "score",
     "scores",
     "service",
+    "tune",
 ]

@@ -23,6 +23,16 @@ struct Outputs {
   const Label* label = nullptr;
   const float* confidence = nullptr;
   const Label* relabel = nullptr;
+
+  /// Rows [first, first + count) of the same model.
+  Outputs slice(std::size_t first, std::size_t count) const noexcept {
+    Outputs part = *this;
+    part.rows = count;
+    if (vector != nullptr) part.vector = vector + static_cast<std::ptrdiff_t>(first) * row_stride;
+    if (label != nullptr) part.label = label + first;
+    if (confidence != nullptr) part.confidence = confidence + first;
+    return part;
+  }
 };
 
 }  // namespace coinfer

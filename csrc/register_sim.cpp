@@ -1,0 +1,241 @@
+#include <pybind11/stl.h>
+
+#include <memory>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "arrays.hpp"
+#include "coinfer/sim/replay.hpp"
+#include "register.hpp"
+
+namespace coinfer::python {
+namespace {
+
+using LegRow = std::tuple<std::int64_t, std::int64_t, std::vector<std::tuple<std::uint32_t, double>>>;
+using ServiceRow = std::tuple<std::string, double, double, py::object>;
+using ConsultRow = std::tuple<LegRow, LegRow, ServiceRow, std::int64_t>;
+
+/// Lanes point into NumPy arrays (measured service times); whoever holds the lane holds them.
+struct HeldLane {
+  Lane lane;
+  std::vector<py::object> arrays;
+};
+
+struct HeldReplay {
+  std::unique_ptr<Replay> replay;
+  std::size_t lanes = 0;
+  std::size_t samples = 0;
+  std::vector<py::object> arrays;
+};
+
+Leg leg_of(const LegRow& row) {
+  Leg leg;
+  leg.ns = std::get<0>(row);
+  leg.pico_usd = std::get<1>(row);
+  for (const auto& [link, mean_ns] : std::get<2>(row)) leg.jitters.push_back({link, mean_ns});
+  return leg;
+}
+
+Law law_of(const std::string& name) {
+  if (name == "constant") return Law::constant;
+  if (name == "exponential") return Law::exponential;
+  if (name == "lognormal") return Law::lognormal;
+  if (name == "gamma") return Law::gamma;
+  if (name == "measured") return Law::measured;
+  throw py::value_error("unknown service law '" + name + "'");
+}
+
+HeldLane make_lane(std::shared_ptr<Plan> plan, std::shared_ptr<Evidence> evidence, std::shared_ptr<Decisions> decisions,
+                   const std::vector<LegRow>& enter, const std::vector<LegRow>& back, const std::vector<ConsultRow>& members) {
+  HeldLane held;
+  held.lane.plan = std::move(plan);
+  held.lane.evidence = std::move(evidence);
+  held.lane.decisions = std::move(decisions);
+  for (const LegRow& row : enter) held.lane.enter.push_back(leg_of(row));
+  for (const LegRow& row : back) held.lane.back.push_back(leg_of(row));
+  for (const auto& [up, down, service, price] : members) {
+    Consult consult{leg_of(up), leg_of(down), {}, price};
+    const auto& [law, a, b, measured] = service;
+    consult.service.law = law_of(law);
+    consult.service.a = a;
+    consult.service.b = b;
+    if (!measured.is_none()) {
+      const auto times = view<float>(measured, "service_us");
+      if (times.size() != held.lane.evidence->rows) throw py::value_error("service_us needs one time per sample");
+      consult.service.measured_us = times.data();
+      held.arrays.push_back(measured);
+    } else if (consult.service.law == Law::measured) {
+      throw py::value_error("a measured law needs service_us");
+    }
+    held.lane.members.push_back(std::move(consult));
+  }
+  return held;
+}
+
+/// Spans over a checked batch; lanes and samples must be in range.
+Requests requests_of(const py::object& lane, const py::object& sample, const py::object& deadline_ns, std::uint64_t first,
+                     std::size_t lanes, std::size_t samples) {
+  Requests requests;
+  requests.first = first;
+  requests.lane = view<std::int32_t>(lane, "lane");
+  requests.sample = view<std::int32_t>(sample, "sample");
+  if (!deadline_ns.is_none()) requests.deadline_ns = view<std::int64_t>(deadline_ns, "deadline_ns");
+  if (requests.lane.size() != requests.sample.size() ||
+      (!requests.deadline_ns.empty() && requests.deadline_ns.size() != requests.sample.size())) {
+    throw py::value_error("the columns of a trace differ in length");
+  }
+  std::uint32_t highest_lane = 0;
+  std::uint32_t highest_sample = 0;
+  const std::size_t rows = requests.sample.size();
+  for (std::size_t i = 0; i < rows; ++i) {
+    const auto l = static_cast<std::uint32_t>(requests.lane[i]);
+    const auto s = static_cast<std::uint32_t>(requests.sample[i]);
+    highest_lane = l > highest_lane ? l : highest_lane;
+    highest_sample = s > highest_sample ? s : highest_sample;
+  }
+  if (rows > 0 && (highest_lane >= lanes || highest_sample >= samples)) throw py::index_error("a request's lane or sample is out of range");
+  return requests;
+}
+
+py::object wide(Wide value) {
+  const auto low = static_cast<std::uint64_t>(value);
+  const auto high = static_cast<std::int64_t>(value >> 64);
+  return py::int_(high) * py::int_(std::uint64_t{1} << 32) * py::int_(std::uint64_t{1} << 32) + py::int_(low);
+}
+
+py::dict tally_of(Tally tally) {
+  py::dict out;
+  out["requests"] = tally.requests;
+  out["status"] = std::vector<std::uint64_t>(tally.status.begin(), tally.status.end());
+  out["labelled"] = tally.labelled;
+  out["correct"] = tally.correct;
+  out["in_time"] = tally.in_time;
+  out["truths"] = tally.truths;
+  out["consulted"] = tally.consulted;
+  out["latency_ns"] = wide(tally.latency_ns);
+  out["network_ns"] = wide(tally.network_ns);
+  out["service_ns"] = wide(tally.service_ns);
+  out["pico_usd"] = wide(tally.pico_usd);
+  out["lane_requests"] = give(std::move(tally.lane_requests));
+  out["lane_labelled"] = give(std::move(tally.lane_labelled));
+  out["lane_correct"] = give(std::move(tally.lane_correct));
+  out["settled"] = give(std::move(tally.settled));
+  out["sample_weight"] = give(std::move(tally.sample_weight));
+  out["class_labelled"] = give(std::move(tally.class_labelled));
+  out["class_correct"] = give(std::move(tally.class_correct));
+  std::vector<std::int64_t> latency;
+  std::vector<std::uint64_t> count;
+  latency.reserve(tally.latencies.size());
+  count.reserve(tally.latencies.size());
+  for (const auto& [ns, requests] : tally.latencies) {
+    latency.push_back(ns);
+    count.push_back(requests);
+  }
+  out["latencies_ns"] = give(std::move(latency));
+  out["latency_counts"] = give(std::move(count));
+  return out;
+}
+
+template <class T>
+std::span<T> fresh(py::dict& columns, const char* name, std::size_t rows) {
+  py::array_t<T> array(static_cast<py::ssize_t>(rows));
+  columns[name] = array;
+  return {array.mutable_data(), rows};
+}
+
+}  // namespace
+
+void register_sim(py::module_& module) {
+  py::module_ sim = module.def_submodule("sim", "Replay of traces.");
+
+  py::class_<HeldLane>(sim, "Lane")
+      .def(py::init(&make_lane), py::arg("plan"), py::arg("evidence"), py::arg("decisions"), py::arg("enter"), py::arg("back"),
+           py::arg("members"));
+
+  py::class_<Census>(sim, "Census")
+      .def(py::init<std::size_t, std::size_t>(), py::arg("lanes"), py::arg("samples"))
+      .def(
+          "push",
+          [](Census& self, const py::object& lane, const py::object& sample, unsigned threads) {
+            const Requests requests = requests_of(lane, sample, py::none(), 0, self.lanes(), self.samples());
+            const py::gil_scoped_release release;
+            self.push(requests, threads);
+          },
+          py::arg("lane"), py::arg("sample"), py::arg("threads") = 1)
+      .def_property_readonly("counts", [](const py::object& self) {
+        const auto& census = self.cast<const Census&>();
+        return lend(census.counts().data(), {static_cast<py::ssize_t>(census.lanes()), static_cast<py::ssize_t>(census.samples())}, self);
+      });
+
+  py::class_<HeldReplay>(sim, "Replay")
+      .def(py::init([](const std::vector<HeldLane*>& lanes, const py::object& truth, std::size_t classes, std::uint64_t seed) {
+             HeldReplay held;
+             std::vector<Lane> plain;
+             for (const HeldLane* lane : lanes) {
+               plain.push_back(lane->lane);
+               held.arrays.insert(held.arrays.end(), lane->arrays.begin(), lane->arrays.end());
+             }
+             std::span<const Label> labels;
+             if (!truth.is_none()) labels = view<Label>(truth, "labels");
+             held.arrays.push_back(truth);
+             held.lanes = plain.size();
+             held.samples = plain.empty() ? 0 : plain.front().evidence->rows;
+             held.replay = std::make_unique<Replay>(std::move(plain), labels, classes, seed);
+             return held;
+           }),
+           py::arg("lanes"), py::arg("labels"), py::arg("classes"), py::arg("seed"))
+      .def_property_readonly("deterministic", [](const HeldReplay& self) { return self.replay->deterministic(); })
+      .def(
+          "run_census",
+          [](const HeldReplay& self, const Census& census) {
+            Tally tally;
+            {
+              const py::gil_scoped_release release;
+              tally = self.replay->run(census);
+            }
+            return tally_of(std::move(tally));
+          },
+          py::arg("census"))
+      .def(
+          "run",
+          [](const HeldReplay& self, const py::object& lane, const py::object& sample, const py::object& deadline_ns, unsigned threads) {
+            const Requests requests = requests_of(lane, sample, deadline_ns, 0, self.lanes, self.samples);
+            Tally tally;
+            {
+              const py::gil_scoped_release release;
+              tally = self.replay->run(requests, threads);
+            }
+            return tally_of(std::move(tally));
+          },
+          py::arg("lane"), py::arg("sample"), py::arg("deadline_ns") = py::none(), py::arg("threads") = 1)
+      .def(
+          "outcomes",
+          [](const HeldReplay& self, const py::object& lane, const py::object& sample, const py::object& deadline_ns,
+             std::uint64_t first, unsigned threads) {
+            const Requests requests = requests_of(lane, sample, deadline_ns, first, self.lanes, self.samples);
+            const std::size_t rows = requests.sample.size();
+            py::dict out;
+            Columns columns;
+            columns.answer = fresh<Label>(out, "answer", rows);
+            columns.confidence = fresh<float>(out, "confidence", rows);
+            columns.settled = fresh<std::uint8_t>(out, "settled", rows);
+            columns.answered_by = fresh<std::uint8_t>(out, "answered_by", rows);
+            columns.consulted = fresh<std::uint8_t>(out, "consulted", rows);
+            columns.correct = fresh<std::int8_t>(out, "correct", rows);
+            columns.status = fresh<std::uint8_t>(out, "status", rows);
+            columns.network_ns = fresh<std::int64_t>(out, "network_ns", rows);
+            columns.service_ns = fresh<std::int64_t>(out, "service_ns", rows);
+            columns.pico_usd = fresh<std::int64_t>(out, "pico_usd", rows);
+            {
+              const py::gil_scoped_release release;
+              self.replay->outcomes(requests, columns, threads);
+            }
+            return out;
+          },
+          py::arg("lane"), py::arg("sample"), py::arg("deadline_ns") = py::none(), py::arg("first") = 0, py::arg("threads") = 1);
+
+  sim.def("philox", &philox, py::arg("counter"), py::arg("key"));
+}
+
+}  // namespace coinfer::python

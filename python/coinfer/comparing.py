@@ -1,0 +1,220 @@
+"""Several strategies on one trace, side by side.
+
+Scores, the census of the trace and random draws are shared, so the strategies differ in nothing but what they decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from coinfer.compiling import Compiler
+from coinfer.errors import BadValueError, UnknownNameError, nearest
+from coinfer.replaying import Requests, Run, _check_seed
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from rich.table import Table
+
+    from coinfer.network import Network
+    from coinfer.predictions import Predictions
+    from coinfer.results import Summary
+    from coinfer.strategy.base import Strategy
+    from coinfer.trace import Trace
+
+__all__ = ["Comparison", "compare"]
+
+Cost = Literal["latency", "price"]
+
+
+class Comparison:
+    """Runs of several strategies on one trace.
+
+    Attributes
+    ----------
+    runs : dict of str to Run
+        By name, in the order given.
+    trace, predictions, network
+        What they share.
+    """
+
+    def __init__(self, runs: Mapping[str, Run]) -> None:
+        self.runs = dict(runs)
+        first = next(iter(self.runs.values()))
+        self.trace, self.predictions, self.network = first.trace, first.predictions, first.network
+
+    @property
+    def summaries(self) -> dict[str, Summary]:
+        """The summary of each strategy, by name."""
+        return {name: run.summary for name, run in self.runs.items()}
+
+    def __getitem__(self, name: str) -> Run:
+        if name not in self.runs:
+            msg = f"no strategy {name!r} was compared; {nearest(name, self.runs)}"
+            raise UnknownNameError(msg)
+        return self.runs[name]
+
+    def cost(self, name: str, by: Cost) -> float:
+        """Give mean latency in microseconds, or mean price in USD, of one strategy."""
+        if by not in ("latency", "price"):
+            msg = f"unknown cost {by!r}; {nearest(str(by), ('latency', 'price'))}"
+            raise UnknownNameError(msg)
+        summary = self[name].summary
+        return summary.latency_us.mean if by == "latency" else summary.price_usd
+
+    def pareto(self, x: Cost = "latency") -> list[str]:
+        """Name the strategies that no other beats in both accuracy and cost, cheapest first; oracles do not compete.
+
+        Parameters
+        ----------
+        x : {"latency", "price"}
+            Which cost. Without labels the list is empty.
+        """
+        rivals = [
+            (self.cost(name, x), -float(run.summary.accuracy), name)
+            for name, run in self.runs.items()
+            if run.summary.accuracy is not None and run.strategy.kind != "oracle"
+        ]
+        front: list[str] = []
+        best = 1.0
+        for _, wrong, name in sorted(rivals, key=lambda r: r[:2]):
+            if wrong < best:
+                front.append(name)
+                best = wrong
+        return front
+
+    def table(self) -> pa.Table:
+        """Give one row per strategy: accuracy with its interval, goodput, latency, price, stages and shares settled per node."""
+        import pyarrow as pa
+
+        rows = []
+        for name, summary in self.summaries.items():
+            accuracy = summary.accuracy
+            rows.append(
+                {
+                    "strategy": name,
+                    "requests": summary.requests,
+                    "accuracy": None if accuracy is None else float(accuracy),
+                    "accuracy_low": None if accuracy is None else accuracy.low,
+                    "accuracy_high": None if accuracy is None else accuracy.high,
+                    "goodput": summary.goodput,
+                    "latency_us_mean": summary.latency_us.mean,
+                    "latency_us_p50": summary.latency_us.p50,
+                    "latency_us_p95": summary.latency_us.p95,
+                    "latency_us_p99": summary.latency_us.p99,
+                    "price_usd": summary.price_usd,
+                    "stages": summary.stages,
+                    **{f"settled_{node}": share for node, share in summary.settled_by_node.items()},
+                }
+            )
+        return pa.Table.from_pylist(rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give every summary and both fronts as plain data, ready for JSON."""
+        return {
+            "strategies": {name: summary.to_dict() for name, summary in self.summaries.items()},
+            "front_latency": self.pareto("latency"),
+            "front_price": self.pareto("price"),
+        }
+
+    def report(self, path: str | PathLike[str], title: str | None = None) -> Path:
+        """Write a self-contained HTML report and return its path."""
+        from coinfer.report import write
+
+        return Path(write(self, path, title=title))
+
+    def rows(self) -> tuple[list[str], list[list[str]]]:
+        """Give headings and cells as `print` shows them."""
+        head = ["strategy", "accuracy", "95 %", "mean ms", "p50", "p95", "p99", "USD / 1,000", "stages", "settled per tier"]
+        body = []
+        for name, s in self.summaries.items():
+            a = s.accuracy
+            lat = s.latency_us
+            body.append(
+                [
+                    name,
+                    "-" if a is None else f"{a:.4f}",
+                    "-" if a is None else f"{a.low:.3f}-{a.high:.3f}",
+                    f"{lat.mean / 1e3:,.2f}",
+                    f"{lat.p50 / 1e3:,.2f}",
+                    f"{lat.p95 / 1e3:,.2f}",
+                    f"{lat.p99 / 1e3:,.2f}",
+                    f"{s.price_usd * 1e3:,.4f}",
+                    f"{s.stages:.2f}",
+                    " / ".join(f"{share:.0%}" for share in self.settled_by_tier(name).values()),
+                ]
+            )
+        return head, body
+
+    def settled_by_tier(self, name: str) -> dict[int, float]:
+        """Give the share of requests settled in each tier, lowest tier first."""
+        shares = dict.fromkeys(self.network.tiers, 0.0)
+        for node, share in self[name].summary.settled_by_node.items():
+            shares[self.network.node(node).tier] += share
+        return shares
+
+    def __str__(self) -> str:
+        head, body = self.rows()
+        widths = [max(len(row[i]) for row in [head, *body]) for i in range(len(head))]
+        align = [
+            "  ".join(cell.ljust(w) if i in (0, len(head) - 1) else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+            for row in [head, *body]
+        ]
+        return "\n".join(line.rstrip() for line in align)
+
+    def __rich__(self) -> Table:
+        from rich.table import Table
+
+        head, body = self.rows()
+        table = Table()
+        for i, heading in enumerate(head):
+            table.add_column(heading, justify="left" if i in (0, len(head) - 1) else "right", no_wrap=i > 0)
+        front = set(self.pareto("latency")) | set(self.pareto("price"))
+        for row in body:
+            table.add_row(*row, style="bold" if row[0] in front else None)
+        return table
+
+
+def compare(
+    trace: Trace,
+    predictions: Predictions,
+    network: Network,
+    strategies: Mapping[str, Strategy],
+    *,
+    seed: int = 0,
+    threads: int = 1,
+    progress: Callable[[str, int, int], object] | None = None,
+) -> Comparison:
+    """Replay several strategies on one trace, with shared scores and shared random draws.
+
+    Parameters
+    ----------
+    trace, predictions, network
+        As for `coinfer.replay`.
+    strategies : mapping of str to Strategy
+        At least one, by the name that tables and figures will show.
+    seed, threads : int
+        As for `coinfer.replay`.
+    progress : callable, optional
+        Called before each strategy as ``progress(name, done, total)``, and at the end with an empty name.
+
+    Returns
+    -------
+    Comparison
+    """
+    _check_seed(seed)
+    if not strategies:
+        msg = "compare needs at least one strategy"
+        raise BadValueError(msg)
+    compiler = Compiler(predictions, network, threads)
+    requests = Requests(trace, predictions, network, threads)
+    runs: dict[str, Run] = {}
+    for name, strategy in strategies.items():
+        if progress is not None:
+            progress(name, len(runs), len(strategies))
+        runs[name] = Run(requests, compiler, strategy, seed, name)
+    if progress is not None:
+        progress("", len(runs), len(strategies))
+    return Comparison(runs)

@@ -1,0 +1,268 @@
+"""From a strategy to what the engine runs: plans, evidence, decisions, and lanes over the network.
+
+Three things are shared as widely as they can be, each under the key of what it depends on. Evidence (labels and scores of every
+sample at every stage) depends on models, groups and scores, not on thresholds; decisions add thresholds; lanes (one per ingress
+node) add delays and prices. A billion requests over a million samples cost a million scorings, and ten strategies over the same
+path with the same score cost one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from coinfer import service as laws
+from coinfer._core import plan as core
+from coinfer._core import sim
+from coinfer.errors import BadValueError, UnknownNameError, UnsupportedError, nearest
+
+if TYPE_CHECKING:
+    from coinfer.network import Deployment, Network
+    from coinfer.predictions import Predictions
+    from coinfer.strategy.base import PlanSpec, StageSpec, Strategy
+
+__all__ = ["CompiledPlan", "Compiler"]
+
+Leg = tuple[int, int, list[tuple[int, float]]]
+"""Nanoseconds, pico-dollars, and (directed link, mean jitter in ns) of a way between two nodes."""
+
+_STAY: Leg = (0, 0, [])
+_VECTOR_FORMS = ("logits", "probs")
+_LOGIT_SCORES = ("energy", "logit_margin")
+
+
+class CompiledPlan:
+    """A plan as the engine has it, with what it was made of."""
+
+    def __init__(self, spec: PlanSpec, plan: core.Plan, evidence: core.Evidence, decisions: core.Decisions) -> None:
+        self.spec = spec
+        self.plan = plan
+        self.evidence = evidence
+        self.decisions = decisions
+
+
+class Compiler:
+    """Compiles strategies over one network and one set of predictions, sharing what they have in common.
+
+    Parameters
+    ----------
+    predictions : Predictions
+        What the models say; must hold every model that a strategy consults.
+    network : Network
+        Where the models stand.
+    threads : int
+        Threads for scoring.
+    """
+
+    def __init__(self, predictions: Predictions, network: Network, threads: int = 1) -> None:
+        self.predictions = predictions
+        self.network = network
+        self._threads = threads
+        self._outputs = [_outputs(predictions, model) for model in predictions.models]
+        self._index = {model: i for i, model in enumerate(predictions.models)}
+        self._evidence: dict[object, core.Evidence] = {}
+        self._plans: dict[object, CompiledPlan] = {}
+        self._legs: dict[tuple[str, str, float], Leg] = {}
+
+    def plan(self, strategy: Strategy, ingress: str) -> CompiledPlan:
+        """Compile the plan of a strategy at one ingress node: score what is not scored yet, and decide.
+
+        Raises
+        ------
+        UnknownNameError
+            If a deployed model has no predictions.
+        UnsupportedError
+            If a model's answers do not have what the score needs; the message names the model.
+        """
+        return self.compile(strategy.plan(self.network, ingress), ingress)
+
+    def compile(self, spec: PlanSpec, ingress: str) -> CompiledPlan:
+        """Compile a plan that is laid out already."""
+        members = [
+            self._member(deployment, spec, last=at + 1 == len(spec.stages))
+            for at, stage in enumerate(spec.stages)
+            for deployment in stage.members
+        ]
+        groups = tuple(len(stage.members) for stage in spec.stages)
+        # Deployments of one model at different nodes give the same evidence.
+        shape = (tuple((model, score, *rest) for model, _, score, *rest in _hashable(members)), groups)
+        key = (shape, tuple(stage.threshold for stage in spec.stages), spec.oracle, tuple(m[1] for m in members))
+        if key in self._plans:
+            return self._plans[key]
+        if spec.oracle and self.predictions.labels is None:
+            msg = "SelectionOracle needs the true labels of the samples, but these predictions have none"
+            raise UnsupportedError(msg)
+        first = 0
+        stages = []
+        for stage in spec.stages:
+            stages.append((first, len(stage.members), float(np.float32(stage.threshold)), 0.0, None))
+            first += len(stage.members)
+        try:
+            plan = core.Plan(members, stages, "last", spec.oracle)
+        except ValueError as error:
+            msg = f"the plan at {ingress!r} cannot run: {error}"
+            raise BadValueError(msg) from error
+        if shape not in self._evidence:
+            self._evidence[shape] = core.gather(plan, self._outputs, self._threads)
+        evidence = self._evidence[shape]
+        twin = next((p for k, p in self._plans.items() if k[:3] == key[:3]), None)  # type: ignore[index]
+        decisions = twin.decisions if twin else core.decide(plan, evidence, self.predictions.labels if spec.oracle else None)
+        self._plans[key] = CompiledPlan(spec, plan, evidence, decisions)
+        return self._plans[key]
+
+    def lane(self, compiled: CompiledPlan, ingress: str) -> sim.Lane:
+        """Lay a compiled plan over the network as seen from one ingress node: every way, time and price."""
+        spec = compiled.spec
+        hosts = self.hosts(spec, ingress)
+        asks = self.network.control == "ingress"
+        enter: list[Leg] = []
+        for source in (ingress, *hosts):
+            for host, stage in zip(hosts, spec.stages, strict=True):
+                enter.append(self.leg(source, host, _payload(self.network, stage, "request_kb")))
+        back = [
+            self.leg(host, ingress, 0.0 if asks else _payload(self.network, stage, "answer_kb"))
+            for host, stage in zip(hosts, spec.stages, strict=True)
+        ]
+        members = []
+        for host, stage in zip(hosts, spec.stages, strict=True):
+            for deployment in stage.members:
+                model = self.network.model(deployment.model)
+                members.append(
+                    (
+                        self.leg(host, deployment.node, model.request_kb),
+                        self.leg(deployment.node, host, model.answer_kb),
+                        self._service(deployment),
+                        round(deployment.price_usd * 1e12),
+                    )
+                )
+        return sim.Lane(compiled.plan, compiled.evidence, compiled.decisions, enter, back, members)
+
+    def hosts(self, spec: PlanSpec, ingress: str) -> list[str]:
+        """Name the node that asks and decides at each stage.
+
+        Under ingress control, the ingress. Under path control the node of the stage's members; a group whose members stand at
+        several nodes is asked from the ingress if it comes first, else from the node of its first member.
+        """
+        if self.network.control == "ingress":
+            return [ingress] * len(spec.stages)
+        hosts = []
+        for at, stage in enumerate(spec.stages):
+            nodes = {deployment.node for deployment in stage.members}
+            hosts.append(ingress if len(nodes) > 1 and at == 0 else stage.members[0].node)
+        return hosts
+
+    def leg(self, source: str, target: str, payload_kb: float) -> Leg:
+        """Work out the way between two nodes for a payload: each link's time is rounded once."""
+        if source == target:
+            return _STAY
+        key = (source, target, payload_kb)
+        if key not in self._legs:
+            ns, pico_usd, jitters = 0, 0, []
+            for at, forward in self.network.routes.hops(source, target):
+                link = self.network.links[at]
+                ns += round(link.delay_ms * 1e6)
+                if link.bandwidth_mbps is not None:
+                    ns += round(8e6 * payload_kb / link.bandwidth_mbps)
+                pico_usd += round(link.price_usd_per_mb * payload_kb / 1e3 * 1e12)
+                if link.jitter_ms > 0:
+                    jitters.append((2 * at + (0 if forward else 1), link.jitter_ms * 1e6))
+            self._legs[key] = (ns, pico_usd, jitters)
+        return self._legs[key]
+
+    def service_ns(self, deployment: Deployment) -> float | np.ndarray[Any, np.dtype[np.float64]]:
+        """Give the mean service time of a deployment in nanoseconds, per sample if it was measured."""
+        law, a, b, measured = self._service(deployment)
+        if measured is not None:
+            return np.rint(a * measured.astype(np.float64) * 1e3)
+        return {"lognormal": np.exp(a + b * b / 2), "gamma": a * b}.get(law, a)
+
+    def _member(self, deployment: Deployment, spec: PlanSpec, *, last: bool) -> tuple[Any, ...]:
+        model = deployment.model
+        if model not in self._index:
+            msg = f"model {model!r} is deployed at {deployment.node!r} but has no predictions; {nearest(model, self._index)}"
+            raise UnknownNameError(msg)
+        score = spec.score
+        problem = _lacks(self.predictions[model].form, score)
+        if problem:
+            if not last:
+                msg = f"model {model!r} {problem}; use score='confidence', or give its logits or probabilities"
+                raise UnsupportedError(msg)
+            score = "confidence"  # The last stage always settles: its score is only reported.
+        temperature = float(spec.temperature.get(model, 1.0))
+        return (
+            self._index[model],
+            self.network.deployment_index(deployment.name),
+            score,
+            1.0,
+            temperature,
+            None,
+            self._abstain(model),
+        )
+
+    def _abstain(self, name: str) -> list[int]:
+        labels = []
+        output = self.predictions[name]
+        for label in self.network.model(name).abstain:
+            if isinstance(label, str):
+                classes = self.predictions.classes
+                if classes is None or label not in classes:
+                    msg = f"model {name!r} abstains by class {label!r}, which the predictions lack; {nearest(label, classes or ())}"
+                    raise UnknownNameError(msg)
+                labels.append(classes.index(label))
+            else:
+                labels.append(int(label if output.relabel is None else output.relabel[label]))
+        return labels
+
+    def _service(self, deployment: Deployment) -> tuple[str, float, float, Any]:
+        law = deployment.service
+        match law:
+            case laws.Measured(scale=scale):
+                measured = self.predictions[deployment.model].service_us
+                if measured is None:
+                    msg = (
+                        f"deployment {deployment.name!r} takes measured service times, but the predictions of model "
+                        f"{deployment.model!r} hold no service_us"
+                    )
+                    raise UnsupportedError(msg)
+                return "measured", scale, 0.0, np.ascontiguousarray(measured, np.float32)
+            case laws.Exponential(mean_ms=mean) if mean > 0:
+                return "exponential", mean * 1e6, 0.0, None
+            case laws.LogNormal(mean_ms=mean, cv=cv) if mean > 0 and cv > 0:
+                spread = float(np.log1p(cv * cv))
+                return "lognormal", float(np.log(mean * 1e6)) - spread / 2, spread**0.5, None
+            case laws.Gamma(mean_ms=mean, cv=cv) if mean > 0 and cv > 0:
+                return "gamma", mean * 1e6 * cv * cv, 1.0 / (cv * cv), None
+        return "constant", law.mean_ms * 1e6, 0.0, None
+
+
+def _outputs(predictions: Predictions, model: str) -> core.Outputs:
+    output = predictions[model]
+    relabel = None if output.relabel is None else np.ascontiguousarray(output.relabel, np.int32)
+    if output.vector is not None:
+        return core.Outputs(output.form, output.vector, None, None, relabel)
+    label = np.ascontiguousarray(output.label, np.int32)
+    confidence = None if output.confidence is None else np.ascontiguousarray(output.confidence, np.float32)
+    return core.Outputs(output.form, None, label, confidence, None)
+
+
+def _lacks(form: str, score: str) -> str | None:
+    """Say what a model of that form lacks for a score; None if nothing."""
+    if score == "confidence" or (form in _VECTOR_FORMS and (form == "logits" or score not in _LOGIT_SCORES)):
+        return None
+    gives = {"label": "gives labels only", "label_confidence": "gives label and confidence", "probs": "gives probabilities"}[form]
+    return f"{gives}, but score {score!r} needs {'logits' if score in _LOGIT_SCORES else 'a vector'}"
+
+
+def _payload(network: Network, stage: StageSpec, size: str) -> float:
+    return max(float(getattr(network.model(deployment.model), size)) for deployment in stage.members)
+
+
+def _hashable(members: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    return [(*member[:-1], tuple(member[-1])) for member in members]
+
+
+def as_mapping(strategies: Mapping[str, Strategy] | Strategy) -> dict[str, Strategy]:
+    """Give strategies a name each: their own, where none was given."""
+    return dict(strategies) if isinstance(strategies, Mapping) else {strategies.name: strategies}

@@ -1,0 +1,430 @@
+"""Replay: on this trace, over this network, with these models, what would the strategy have given?
+
+The work is the engine's. Here requests are joined with compiled plans, and sums become a `Summary`. Outcomes per request are not
+kept: they are a pure function of trace, predictions, network, strategy and seed, so `Run.outcomes` works them out when asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from coinfer._core import plan as core
+from coinfer._core import sim
+from coinfer.compiling import CompiledPlan, Compiler, Leg
+from coinfer.errors import BadValueError, UnknownNameError, nearest
+from coinfer.results import Estimate, Latency, Summary
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from numpy.typing import ArrayLike, NDArray
+    from rich.table import Table
+
+    from coinfer.network import Network
+    from coinfer.predictions import Predictions
+    from coinfer.strategy.base import Strategy
+    from coinfer.trace import Trace
+
+__all__ = ["Explanation", "Requests", "Run", "replay"]
+
+_STATUS = ("open", "answered", "degraded", "rejected", "expired", "failed")
+_NO_DEADLINE = np.iinfo(np.int64).max
+_CENSUS_ENTRIES_MAX = 1 << 26
+
+
+class Requests:
+    """A trace as the engine reads it, checked against samples and network; shared by all strategies that are compared on it."""
+
+    def __init__(self, trace: Trace, predictions: Predictions, network: Network, threads: int = 1) -> None:
+        if len(trace) == 0:
+            msg = "the trace holds no requests; at least one is needed"
+            raise BadValueError(msg)
+        for node in trace.nodes:
+            network.node(node)
+        highest = int(trace.sample.max())
+        if highest >= len(predictions):
+            row = int(np.argmax(trace.sample >= len(predictions)))
+            msg = (
+                f"request {row} of the trace asks for sample {int(trace.sample[row])}, but the predictions hold "
+                f"{len(predictions)} samples (0 to {len(predictions) - 1})"
+            )
+            raise BadValueError(msg)
+        self.trace = trace
+        self.lane = np.ascontiguousarray(trace.ingress, np.int32)
+        self.sample = np.ascontiguousarray(trace.sample, np.int32)
+        self.deadline_ns = _deadlines(trace)
+        self.threads = threads
+        self._entries = len(trace.nodes) * len(predictions)
+        self._shape = (len(trace.nodes), len(predictions))
+        self._census: sim.Census | None = None
+
+    @property
+    def countable(self) -> bool:
+        """Whether requests can be counted by (ingress, sample) in a table not much larger than the trace."""
+        return self.deadline_ns is None and self._entries <= min(_CENSUS_ENTRIES_MAX, 2 * len(self.lane) + 65536)
+
+    def census(self) -> sim.Census:
+        """Count requests by (ingress, sample), once."""
+        if self._census is None:
+            census = sim.Census(*self._shape)
+            census.push(self.lane, self.sample, self.threads)
+            self._census = census
+        return self._census
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why one request ended as it did: every input, score, threshold and reason. Print it."""
+
+    request: int
+    steps: tuple[dict[str, Any], ...]
+    outcome: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give everything as plain dicts and lists."""
+        return {"request": self.request, "steps": list(self.steps), "outcome": dict(self.outcome)}
+
+    def __str__(self) -> str:
+        o = self.outcome
+        lines = [f"request {self.request}: sample {o['sample']}, arrived at {o['ingress']} at {o['arrival_ns'] / 1e6:,.3f} ms"]
+        for step in self.steps:
+            lines.append(
+                f"  stage {step['stage']}  {' + '.join(step['models'])} at {' + '.join(step['nodes'])}: label {step['label']}, "
+                f"{step['score_kind']} {step['score']:.6g}; {step['reason']}"
+            )
+        truth = "" if o["label"] is None else f", truth {o['label']}"
+        lines.append(
+            f"  {o['status']}: {o['answer']}{truth}; {o['latency_us'] / 1e3:,.3f} ms (network {o['network_us'] / 1e3:,.3f}, "
+            f"service {o['service_us'] / 1e3:,.3f}), {o['price_usd']:.6g} USD"
+        )
+        return "\n".join(lines)
+
+
+class Run:
+    """One strategy replayed on one trace.
+
+    Attributes
+    ----------
+    summary : Summary
+    strategy : Strategy
+    trace, predictions, network
+        What was replayed.
+    """
+
+    def __init__(
+        self,
+        requests: Requests,
+        compiler: Compiler,
+        strategy: Strategy,
+        seed: int = 0,
+        name: str | None = None,
+    ) -> None:
+        self.trace = requests.trace
+        self.predictions = compiler.predictions
+        self.network = compiler.network
+        self.strategy = strategy
+        self._requests = requests
+        self._seed = seed
+        self._plans: list[CompiledPlan] = [compiler.plan(strategy, node) for node in self.trace.nodes]
+        self._hosts = [compiler.hosts(p.spec, node) for p, node in zip(self._plans, self.trace.nodes, strict=True)]
+        lanes = [compiler.lane(p, node) for p, node in zip(self._plans, self.trace.nodes, strict=True)]
+        self._replay = sim.Replay(lanes, self.predictions.labels, self.predictions.class_count, seed)
+        if self._replay.deterministic and requests.countable:
+            tally = self._replay.run_census(requests.census())
+            engine = "direct: counted by (ingress, sample)"
+        else:
+            tally = self._replay.run(requests.lane, requests.sample, requests.deadline_ns, requests.threads)
+            engine = "direct: request by request"
+        self._latencies_ns: NDArray[np.int64] = tally["latencies_ns"]
+        self._latency_ranks: NDArray[np.uint64] = np.cumsum(tally["latency_counts"])
+        self.summary = self._summarise(tally, engine, name or strategy.name)
+
+    def latency_quantiles(self, q: ArrayLike) -> NDArray[np.float64]:
+        """Give exact latency quantiles (nearest rank).
+
+        Parameters
+        ----------
+        q : array_like of float
+            Shares between 0 and 1.
+
+        Returns
+        -------
+        ndarray of float64
+            Microseconds, shaped as `q`: the smallest latency that at least a share q of the requests does not exceed.
+        """
+        shares = np.asarray(q, np.float64)
+        if np.any(~((shares >= 0) & (shares <= 1))):
+            msg = f"quantiles must lie between 0 and 1, not {q!r}"
+            raise BadValueError(msg)
+        total = int(self._latency_ranks[-1])
+        rank = np.maximum(np.ceil(shares * total), 1).astype(np.uint64)
+        return self._latencies_ns[np.searchsorted(self._latency_ranks, rank)] / 1e3
+
+    def outcomes(self, start: int = 0, stop: int | None = None) -> pa.Table:
+        """Work out what happened to every request.
+
+        Parameters
+        ----------
+        start, stop : int
+            Rows of the trace; default all.
+
+        Returns
+        -------
+        pyarrow.Table
+            One row per request: `request`, `arrival_ns`, `ingress`, `sample`, `answer` (class index, null if none), `answer_name`
+            if classes have names, `confidence`, `model` and `node` that settled it, `stages` consulted, `latency_us` and its parts
+            `network_us`, `queue_us`, `service_us`, `price_usd`, `correct` (null without a true label), `status`.
+        """
+        import pyarrow as pa
+
+        start, stop, _ = slice(start, stop).indices(len(self.trace))
+        part = slice(start, stop)
+        lane, sample = self._requests.lane[part], self._requests.sample[part]
+        deadline_ns = None if self._requests.deadline_ns is None else self._requests.deadline_ns[part]
+        c = self._replay.outcomes(lane, sample, deadline_ns, start, self._requests.threads)
+        answer = np.where(c["answer"] < -1, -2 - c["answer"], c["answer"])
+        none = c["answer"] == -1
+        expired = c["status"] == _STATUS.index("expired")
+        models, model = self._where(lane, c["answered_by"], "models")
+        nodes, node = self._where(lane, c["settled"], "nodes")
+        columns = {
+            "request": pa.array(np.arange(start, start + len(lane), dtype=np.int64)),
+            "arrival_ns": pa.array(self.trace.arrival_ns[part]),
+            "ingress": pa.DictionaryArray.from_arrays(pa.array(lane), pa.array(list(self.trace.nodes))),
+            "sample": pa.array(sample),
+            "answer": pa.array(answer, mask=none),
+        }
+        if self.predictions.classes is not None:
+            columns["answer_name"] = pa.DictionaryArray.from_arrays(pa.array(answer, mask=none), pa.array(list(self.predictions.classes)))
+        columns |= {
+            "confidence": pa.array(c["confidence"]),
+            "model": pa.DictionaryArray.from_arrays(pa.array(model, mask=none), pa.array(models)),
+            "node": pa.DictionaryArray.from_arrays(pa.array(node, mask=expired), pa.array(nodes)),
+            "stages": pa.array(c["consulted"]),
+            "latency_us": pa.array((c["network_ns"] + c["service_ns"]) / 1e3),
+            "network_us": pa.array(c["network_ns"] / 1e3),
+            "queue_us": pa.array(np.zeros(len(lane))),
+            "service_us": pa.array(c["service_ns"] / 1e3),
+            "price_usd": pa.array(c["pico_usd"] / 1e12),
+            "correct": pa.array(c["correct"] == 1, mask=c["correct"] < 0),
+            "status": pa.DictionaryArray.from_arrays(pa.array(c["status"].astype(np.int8)), pa.array(list(_STATUS))),
+        }
+        return pa.table(columns)
+
+    def explain(self, request: int) -> Explanation:
+        """Say why one request ended as it did.
+
+        Parameters
+        ----------
+        request : int
+            Row of the trace.
+
+        Returns
+        -------
+        Explanation
+            Every stage with its answers, score, threshold and reason; then the outcome.
+        """
+        if not 0 <= request < len(self.trace):
+            msg = f"request {request} is not in the trace, whose rows are 0 to {len(self.trace) - 1}"
+            raise BadValueError(msg)
+        lane = int(self._requests.lane[request])
+        sample = int(self._requests.sample[request])
+        compiled = self._plans[lane]
+        visited = compiled.decisions.itineraries[int(compiled.decisions.route[sample])]
+        outcome = self.outcomes(request, request + 1).to_pylist()[0]
+        steps = tuple(self._step(compiled, lane, sample, stage, stage == visited[-1]) for stage in visited)
+        for step in steps[outcome["stages"] :]:
+            step |= {"settles": False, "reason": "not started: the deadline came first"}
+        labels = self.predictions.labels
+        truth = None if labels is None or labels[sample] < 0 else int(labels[sample])
+        outcome["answer"] = self._class(outcome["answer"])
+        outcome["label"] = self._class(truth)
+        return Explanation(request, steps, outcome)
+
+    def _step(self, compiled: CompiledPlan, lane: int, sample: int, stage: int, settled: bool) -> dict[str, Any]:
+        spec = compiled.spec
+        label = int(compiled.evidence.label[stage, sample])
+        score = float(compiled.evidence.score[stage, sample])
+        threshold = spec.stages[stage].threshold
+        last = stage + 1 == len(spec.stages)
+        said = self._class(-2 - label if label < -1 else label if label >= 0 else None)
+        if spec.oracle:
+            reason = "right, or no stage is" if settled else "wrong, and a later stage is right"
+        elif last:
+            reason = "last stage: settles"
+        elif label < -1:
+            reason = "abstains: goes on"
+        elif np.isnan(score):
+            reason = "no score: goes on"
+        else:
+            reason = f"{'>=' if settled else '<'} threshold {threshold:.6g}: {'settles' if settled else 'goes on'}"
+        deployments = spec.stages[stage].members
+        return {
+            "stage": stage,
+            "models": [d.model for d in deployments],
+            "nodes": [d.node for d in deployments],
+            "host": self._hosts[lane][stage],
+            "label": said,
+            "score_kind": spec.score,
+            "score": score,
+            "threshold": None if last or spec.oracle else threshold,
+            "settles": settled,
+            "reason": reason,
+        }
+
+    def _class(self, label: int | None) -> str | int | None:
+        classes = self.predictions.classes
+        return label if label is None or classes is None else classes[label]
+
+    def _where(self, lane: NDArray[np.int32], stage: NDArray[np.uint8], what: str) -> tuple[list[str], NDArray[np.int32]]:
+        """Name, by code, the model(s) or the host of each request's stage."""
+        names: dict[str, int] = {}
+        width = max(len(p.spec.stages) for p in self._plans)
+        table = np.zeros((len(self._plans), width), np.int32)
+        for at, _ in enumerate(self._plans):
+            for s, name in enumerate(self._stage_names(at, what)):
+                table[at, s] = names.setdefault(name, len(names))
+        return list(names), table[lane, stage]
+
+    def _stage_names(self, lane: int, what: str) -> Iterable[str]:
+        if what == "nodes":
+            return (
+                stage.members[0].node if len({d.node for d in stage.members}) == 1 else host
+                for stage, host in zip(self._plans[lane].spec.stages, self._hosts[lane], strict=True)
+            )
+        return ("+".join(d.model for d in stage.members) for stage in self._plans[lane].spec.stages)
+
+    def _summarise(self, tally: dict[str, Any], engine: str, name: str) -> Summary:
+        n = tally["requests"]
+        lanes = len(self._plans)
+        settled = tally["settled"].reshape(lanes, -1).astype(np.float64)
+        by_node = {node.name: 0.0 for node in self.network.nodes}
+        by_model = dict.fromkeys(self.predictions.models, 0.0)
+        for lane in range(lanes):
+            for stage, node in enumerate(self._stage_names(lane, "nodes")):
+                by_node[node] += settled[lane, stage] / n
+            for stage, model in enumerate(self._stage_names(lane, "models")):
+                by_model[model] = by_model.get(model, 0.0) + settled[lane, stage] / n
+        accuracy = None
+        if tally["labelled"]:
+            weight = tally["sample_weight"].astype(np.float64)
+            accuracy = Estimate.share(tally["correct"], tally["labelled"], float(weight.sum() ** 2 / np.square(weight).sum()))
+        classes = self.predictions.classes
+        unsure: dict[str, int] = {}
+        for compiled in self._plans:
+            for stage, count in zip(compiled.spec.stages, compiled.evidence.unsure_rows, strict=True):
+                unsure["+".join(d.model for d in stage.members)] = int(count)
+        quantile = self.latency_quantiles
+        return Summary(
+            strategy=name,
+            engine=engine,
+            seed=self._seed,
+            requests=n,
+            labelled=tally["labelled"],
+            accuracy=accuracy,
+            goodput=tally["in_time"] / tally["truths"] if tally["truths"] else None,
+            latency_us=Latency(
+                tally["latency_ns"] / n / 1e3, *(float(v) for v in quantile([0.5, 0.9, 0.95, 0.99, 1.0]))
+            ),
+            network_us=tally["network_ns"] / n / 1e3,
+            service_us=tally["service_ns"] / n / 1e3,
+            queue_us=0.0,
+            price_usd=tally["pico_usd"] / n / 1e12,
+            price_usd_total=tally["pico_usd"] / 1e12,
+            stages=tally["consulted"] / n,
+            settled_by_node=by_node,
+            settled_by_model=by_model,
+            settled_by_stage=tuple(float(share) for share in settled.sum(axis=0) / n),
+            accuracy_by_class={
+                classes[i] if classes is not None else str(i): float(right) / float(total)
+                for i, (right, total) in enumerate(zip(tally["class_correct"], tally["class_labelled"], strict=True))
+                if total
+            },
+            accuracy_by_ingress={
+                node: float(right) / float(total)
+                for node, right, total in zip(self.trace.nodes, tally["lane_correct"], tally["lane_labelled"], strict=True)
+                if total
+            },
+            status={name: count for name, count in zip(_STATUS, tally["status"], strict=True) if name != "open"},
+            unsure=unsure,
+        )
+
+    def __repr__(self) -> str:
+        return f"Run({self.summary.strategy!r}, {self.summary.requests:,} requests)"
+
+    def __str__(self) -> str:
+        return str(self.summary)
+
+    def __rich__(self) -> Table:
+        return self.summary.__rich__()
+
+
+def replay(
+    trace: Trace,
+    predictions: Predictions,
+    network: Network,
+    strategy: Strategy,
+    *,
+    seed: int = 0,
+    threads: int = 1,
+) -> Run:
+    """Replay a strategy on a trace.
+
+    Parameters
+    ----------
+    trace : Trace
+        Requests: when, where and which sample.
+    predictions : Predictions
+        What every model says about every sample.
+    network : Network
+        Where the models stand, and what links and services cost.
+    strategy : Strategy
+        Where to answer.
+    seed : int
+        For random service times and jitter. Draws are keyed by request and place, so strategies replayed with one seed share them.
+    threads : int
+        Does not change any result.
+
+    Returns
+    -------
+    Run
+        With `.summary`, `.outcomes()` and `.explain(i)`.
+
+    Raises
+    ------
+    CoinferError
+        If trace, predictions, network and strategy do not fit together; the message says where.
+
+    Examples
+    --------
+    >>> import numpy as np, coinfer as ci
+    >>> preds = ci.Predictions(
+    ...     {"small": ci.ModelOutput(label=[0, 1, 1], confidence=[0.9, 0.4, 0.8]),
+    ...      "large": ci.ModelOutput(label=[0, 0, 1], confidence=[0.9, 0.9, 0.9])}, labels=[0, 0, 1])
+    >>> net = ci.Network.chain({"device": "small", "cloud": "large"}, delay_ms=[20], service_ms=[1, 5], price_usd=[0, 1e-4])
+    >>> trace = ci.Trace(arrival_ns=np.arange(3) * 1000, ingress=["device"] * 3, sample=[0, 1, 2])
+    >>> run = ci.replay(trace, preds, net, ci.Forward(score="confidence", thresholds=[0.5]))
+    >>> float(run.summary.accuracy), run.summary.latency_us.max, run.summary.settled_by_node["cloud"].__round__(3)
+    (1.0, 46000.0, 0.333)
+    """
+    _check_seed(seed)
+    compiler = Compiler(predictions, network, threads)
+    return Run(Requests(trace, predictions, network, threads), compiler, strategy, seed)
+
+
+def _deadlines(trace: Trace) -> NDArray[np.int64] | None:
+    if trace.deadline_us is None:
+        return None
+    finite = np.isfinite(trace.deadline_us)
+    if not finite.any():
+        return None
+    return np.where(finite, np.rint(np.where(finite, trace.deadline_us, 0.0) * 1e3), _NO_DEADLINE).astype(np.int64)
+
+
+def _check_seed(seed: int) -> None:
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**64:
+        msg = f"seed must be an integer from 0 to 2**64 - 1, not {seed!r}"
+        raise BadValueError(msg)

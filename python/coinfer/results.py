@@ -1,0 +1,218 @@
+"""What a replay found: estimates with intervals, and the summary of one strategy.
+
+The unit of evidence is the *sample*, not the request: a million requests over 1,797 digits are 1,797 observations. An accuracy
+is therefore an `Estimate`: it behaves as a float and carries a 95 % Wilson interval whose n is the effective number of samples,
+1 / sum of squared sample weights (Kish 1965).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["Estimate", "Latency", "Summary", "wilson"]
+
+_Z95 = 1.959963984540054
+
+
+def wilson(share: float, n: float, z: float = _Z95) -> tuple[float, float]:
+    """Bound a share by the Wilson score interval.
+
+    Parameters
+    ----------
+    share : float
+        Observed share, between 0 and 1.
+    n : float
+        Effective number of observations; need not be whole.
+    z : float
+        Standard normal quantile; the default gives 95 %.
+
+    Returns
+    -------
+    tuple of float
+        Low and high end; (0, 1) without observations.
+
+    References
+    ----------
+    Wilson, "Probable inference, the law of succession, and statistical inference", JASA 1927.
+
+    Examples
+    --------
+    >>> low, high = wilson(0.9, 100)
+    >>> round(low, 4), round(high, 4)
+    (0.8256, 0.9448)
+    """
+    if n <= 0:
+        return 0.0, 1.0
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+class Estimate(float):
+    """A share that knows how far to trust it.
+
+    A float in every respect; `low` and `high` bound it at 95 %, `n_effective` says from how many samples.
+    """
+
+    low: float
+    high: float
+    n_effective: float
+
+    def __new__(cls, value: float, low: float, high: float, n_effective: float) -> Estimate:
+        self = super().__new__(cls, value)
+        self.low, self.high, self.n_effective = low, high, n_effective
+        return self
+
+    def __getnewargs__(self) -> tuple[float, float, float, float]:  # type: ignore[override]
+        return float(self), self.low, self.high, self.n_effective
+
+    @classmethod
+    def share(cls, hits: int, total: int, n_effective: float) -> Estimate:
+        """Estimate a share of `total` of which `hits` were right, from `n_effective` independent samples."""
+        value = hits / total
+        return cls(value, *wilson(value, n_effective), n_effective)
+
+    def to_dict(self) -> dict[str, float]:
+        """Give value, low, high and n_effective as plain floats."""
+        return {"value": float(self), "low": self.low, "high": self.high, "n_effective": self.n_effective}
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Latency over all requests, in microseconds; quantiles are exact (nearest rank)."""
+
+    mean: float
+    p50: float
+    p90: float
+    p95: float
+    p99: float
+    max: float
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What one strategy gave on one trace.
+
+    Attributes
+    ----------
+    requests, labelled : int
+        All requests; those answered or degraded whose sample has a true label.
+    accuracy : Estimate or None
+        Share of `labelled` that is right; None without labels.
+    goodput : float or None
+        Share right within the deadline, over all requests whose sample has a true label.
+    latency_us : Latency
+        From arrival to the answer at the ingress, microseconds.
+    network_us, service_us, queue_us : float
+        Mean parts of the latency, microseconds.
+    price_usd, price_usd_total : float
+        Mean per request, and the sum.
+    stages : float
+        Mean number of stages consulted.
+    settled_by_node, settled_by_model : dict of str to float
+        Share of requests settled there.
+    settled_by_stage : list of float
+        Share of requests settled at each stage of the plan.
+    accuracy_by_class, accuracy_by_ingress : dict of str to float
+        Where labels are known; names of classes or their indices.
+    status : dict of str to int
+        How requests ended; adds up to `requests`.
+    unsure : dict of str to int
+        Per model: samples without a usable score (NaN, no answer, or an abstention).
+    engine : str
+        Which engine ran, and how.
+    """
+
+    strategy: str
+    engine: str
+    seed: int
+    requests: int
+    labelled: int
+    accuracy: Estimate | None
+    goodput: float | None
+    latency_us: Latency
+    network_us: float
+    service_us: float
+    queue_us: float
+    price_usd: float
+    price_usd_total: float
+    stages: float
+    settled_by_node: Mapping[str, float]
+    settled_by_model: Mapping[str, float]
+    settled_by_stage: tuple[float, ...]
+    accuracy_by_class: Mapping[str, float]
+    accuracy_by_ingress: Mapping[str, float]
+    status: Mapping[str, int]
+    unsure: Mapping[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give everything as plain dicts, lists and numbers, ready for JSON."""
+        out: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Estimate):
+                value = value.to_dict()
+            elif isinstance(value, Latency):
+                value = {f.name: getattr(value, f.name) for f in fields(value)}
+            elif isinstance(value, Mapping):
+                value = dict(value)
+            elif isinstance(value, tuple):
+                value = list(value)
+            out[field.name] = value
+        return out
+
+    def to_json(self, indent: int | None = None) -> str:
+        """Give `to_dict` as JSON text."""
+        return json.dumps(self.to_dict(), indent=indent)
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Give what `print` shows, a (name, value) pair per line."""
+        shown = [("requests", f"{self.requests:,}")]
+        if self.accuracy is not None:
+            a = self.accuracy
+            shown.append(("accuracy", f"{a:.4f}  (95 %: {a.low:.4f} to {a.high:.4f}, {a.n_effective:,.0f} samples)"))
+        if self.goodput is not None:
+            shown.append(("goodput", f"{self.goodput:.4f}"))
+        lat = self.latency_us
+        shown += [
+            ("latency mean", f"{lat.mean / 1e3:,.2f} ms"),
+            (
+                "latency p50 / p90 / p95 / p99",
+                " / ".join(f"{v / 1e3:,.2f}" for v in (lat.p50, lat.p90, lat.p95, lat.p99)) + " ms",
+            ),
+            ("of which network / service", f"{self.network_us / 1e3:,.2f} / {self.service_us / 1e3:,.2f} ms"),
+            ("price per 1,000 requests", f"{self.price_usd * 1e3:,.4f} USD"),
+            ("stages per request", f"{self.stages:.3f}"),
+            ("settled at", _shares(self.settled_by_node)),
+            ("settled by", _shares(self.settled_by_model)),
+            ("status", ", ".join(f"{k} {v:,}" for k, v in self.status.items() if v)),
+        ]
+        if any(self.unsure.values()):
+            shown.append(("samples without a score", ", ".join(f"{k} {v:,}" for k, v in self.unsure.items() if v)))
+        shown.append(("engine", self.engine))
+        return shown
+
+    def __str__(self) -> str:
+        width = max(len(name) for name, _ in self.rows())
+        return "\n".join([self.strategy, *(f"  {name:<{width}}  {value}" for name, value in self.rows())])
+
+    def __rich__(self) -> Table:
+        from rich.table import Table
+
+        table = Table(title=self.strategy, show_header=False, title_justify="left")
+        for name, value in self.rows():
+            table.add_row(name, value)
+        return table
+
+
+def _shares(shares: Mapping[str, float]) -> str:
+    kept = [(name, share) for name, share in shares.items() if share > 0]
+    shown = ", ".join(f"{name} {share:.1%}" for name, share in kept[:8])
+    return shown + (f", and {len(kept) - 8} more" if len(kept) > 8 else "")

@@ -1,0 +1,173 @@
+"""What every strategy is: something that lays out a plan for each ingress node.
+
+A strategy is a small immutable description. It touches no data: `plan` says which deployments to consult in which order, how to
+combine them and when to stop; the compiler (`coinfer.compiling`) turns that into the engine's plan and the engine does the rest.
+Strategies are saved as TOML with their `kind` and parameters.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from coinfer.errors import BadFileError, BadValueError, UnknownNameError, nearest
+
+if TYPE_CHECKING:
+    from coinfer.network import Deployment, Network
+
+__all__ = ["PlanSpec", "StageSpec", "Strategy"]
+
+
+@dataclass(frozen=True, slots=True)
+class StageSpec:
+    """A group of deployments consulted together; settles iff score >= threshold (the last stage always settles)."""
+
+    members: tuple[Deployment, ...]
+    threshold: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class PlanSpec:
+    """What a strategy wants at one ingress node.
+
+    Attributes
+    ----------
+    stages : tuple of StageSpec
+    score : str
+        Which score the stop rule compares: a kind of `coinfer.score`, or ``"confidence"``.
+    temperature : mapping of str to float
+        Temperature per model; 1 where absent.
+    oracle : bool
+        Stop with knowledge of the true labels.
+    """
+
+    stages: tuple[StageSpec, ...]
+    score: str = "confidence"
+    temperature: Mapping[str, float] = field(default_factory=dict)
+    oracle: bool = False
+
+
+class Strategy(ABC):
+    """Base of all strategies."""
+
+    kind: ClassVar[str]
+    _kinds: ClassVar[dict[str, type[Strategy]]] = {}
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        if "kind" in cls.__dict__:
+            Strategy._kinds[cls.kind] = cls
+
+    @abstractmethod
+    def plan(self, network: Network, ingress: str) -> PlanSpec:
+        """Lay out the plan for one ingress node.
+
+        Raises
+        ------
+        CoinferError
+            If the strategy does not fit the network: the message names the model, node or ingress.
+        """
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """A short label for tables and figures."""
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """Give `kind` and parameters, as they stand in a strategy file."""
+
+    @classmethod
+    @abstractmethod
+    def from_dict(cls, table: Mapping[str, Any]) -> Strategy:
+        """Build a strategy from `to_dict`'s table, its `kind` taken off."""
+
+    def parameters(self) -> tuple[str, ...]:
+        """Name what `coinfer.tune` may move; empty if there is nothing to tune."""
+        return ()
+
+    def __str__(self) -> str:
+        return self.name
+
+    def save(self, path: str | Path) -> None:
+        """Write the strategy as TOML, atomically."""
+        import tomlkit
+
+        from coinfer._files import replacing
+
+        with replacing(path) as temporary:
+            Path(temporary).write_text(tomlkit.dumps(self.to_dict()), encoding="utf-8")
+
+    @staticmethod
+    def open(path: str | Path) -> Strategy:
+        """Read a strategy file.
+
+        Raises
+        ------
+        BadFileError
+            If the file cannot be read or is not TOML.
+        UnknownNameError, BadValueError
+            If a kind, key or value is not allowed; the message names the file and the key.
+        """
+        try:
+            table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            msg = f"{path}: cannot be read as a strategy file: {error}"
+            raise BadFileError(msg) from error
+        except tomllib.TOMLDecodeError as error:
+            msg = f"{path}: is not valid TOML: {error}"
+            raise BadFileError(msg) from error
+        return Strategy.parse(table, where=str(path))
+
+    @staticmethod
+    def parse(table: Mapping[str, Any], where: str = "strategy") -> Strategy:
+        """Build any strategy from a table with a `kind`; `where` opens the error messages."""
+        kind = table.get("kind")
+        if kind not in Strategy._kinds:
+            said = f"has kind {kind!r}" if "kind" in table else "has no key 'kind'"
+            msg = f"{where}: {said}; {nearest(str(kind), sorted(Strategy._kinds))}"
+            raise UnknownNameError(msg)
+        chosen = Strategy._kinds[kind]
+        rest = {key: value for key, value in table.items() if key != "kind"}
+        try:
+            return chosen.from_dict(rest)
+        except (UnknownNameError, BadValueError) as error:
+            msg = f"{where}: {error}"
+            raise type(error)(msg) from error
+
+
+def only_keys(table: Mapping[str, Any], allowed: tuple[str, ...], kind: str) -> None:
+    """Refuse keys that a strategy of that kind does not have."""
+    for key in table:
+        if key not in allowed:
+            msg = f"unknown key {key!r} of a strategy of kind {kind!r}; {nearest(key, allowed)}"
+            raise UnknownNameError(msg)
+
+
+def thresholds_along(
+    thresholds: tuple[float, ...] | Mapping[str, float], path: tuple[Deployment, ...], ingress: str
+) -> Iterator[float]:
+    """Give the threshold of each stage of a path but the last, from a list or a mapping keyed by model."""
+    if isinstance(thresholds, Mapping):
+        for deployment in path[:-1]:
+            if deployment.model not in thresholds:
+                msg = (
+                    f"no threshold for model {deployment.model!r}, which stands on the path from {ingress!r}; "
+                    f"{nearest(deployment.model, thresholds)}"
+                )
+                raise UnknownNameError(msg)
+            yield thresholds[deployment.model]
+        return
+    if len(thresholds) != len(path) - 1:
+        models = " -> ".join(d.model for d in path)
+        msg = (
+            f"{len(thresholds)} thresholds given, but the path from {ingress!r} ({models}) needs {len(path) - 1}: "
+            "one per stage but the last; thresholds keyed by model fit paths of any length"
+        )
+        raise BadValueError(msg)
+    yield from thresholds

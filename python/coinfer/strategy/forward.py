@@ -1,0 +1,178 @@
+"""Serve where the request stands if the answer is sure enough, else forward it along the path."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from coinfer.errors import BadValueError, UnknownNameError, UnsupportedError, nearest
+from coinfer.paths import path
+from coinfer.strategy.base import PlanSpec, StageSpec, Strategy, only_keys, thresholds_along
+
+if TYPE_CHECKING:
+    from coinfer.network import Network
+
+__all__ = ["SCORES", "Forward"]
+
+SCORES = ("confidence", "max_prob", "margin", "entropy", "energy", "logit_margin", "gini")
+
+
+@dataclass(frozen=True)
+class Forward(Strategy):
+    """Serve iff score >= threshold of the stage, else forward to the next deployment on the path.
+
+    Parameters
+    ----------
+    score : str
+        ``"confidence"`` (as the service reports it; the largest probability of a model that reports vectors), or a kind of
+        `coinfer.score`, which needs vectors from every model but the last.
+    thresholds : sequence of float, or mapping of model to float, optional
+        One per stage but the last, in path order, where all paths have equal length; keyed by model otherwise.
+    threshold : float, optional
+        One for all stages, instead of `thresholds`.
+    models : sequence of str, optional
+        Walk only past these models. Default: every tier's nearest deployment.
+    temperature : float or mapping of model to float
+        Softens (> 1) or sharpens (< 1) probabilities before they are scored.
+
+    Notes
+    -----
+    Without thresholds the strategy is a template that `coinfer.tune` fills in; replaying it is an error.
+
+    References
+    ----------
+    Si Salem et al., "Towards inference delivery networks", IEEE/ACM ToN 2024; Wang et al., "IDK cascades", UAI 2018
+    (arXiv 1706.00885).
+    """
+
+    kind: ClassVar[str] = "forward"
+    score: str = "max_prob"
+    thresholds: tuple[float, ...] | Mapping[str, float] | None = None
+    threshold: float | None = None
+    models: tuple[str, ...] | None = None
+    temperature: float | Mapping[str, float] = 1.0
+
+    def __post_init__(self) -> None:
+        if self.score not in SCORES:
+            msg = f"unknown score {self.score!r}; {nearest(str(self.score), SCORES)}"
+            raise UnknownNameError(msg)
+        if self.thresholds is not None and self.threshold is not None:
+            msg = "give thresholds (one per stage) or threshold (one for all stages), not both"
+            raise BadValueError(msg)
+        if self.thresholds is not None:
+            if isinstance(self.thresholds, Mapping):
+                checked: tuple[float, ...] | dict[str, float] = {
+                    str(model): _number(value, f"threshold of model {model!r}") for model, value in self.thresholds.items()
+                }
+            elif isinstance(self.thresholds, Sequence | _arrays()) and not isinstance(self.thresholds, str):
+                checked = tuple(_number(value, f"threshold {i} of {self.thresholds!r}") for i, value in enumerate(self.thresholds))
+            else:
+                msg = f"thresholds must be a sequence of numbers or a mapping of model to number, not {self.thresholds!r}"
+                raise BadValueError(msg)
+            object.__setattr__(self, "thresholds", checked)
+        if self.threshold is not None:
+            object.__setattr__(self, "threshold", _number(self.threshold, "threshold"))
+        if self.models is not None:
+            if isinstance(self.models, str) or not self.models:
+                msg = f"models must be a sequence of at least one model name, not {self.models!r}"
+                raise BadValueError(msg)
+            object.__setattr__(self, "models", tuple(str(model) for model in self.models))
+        for where, value in _temperatures(self.temperature).items():
+            if not (_number(value, f"temperature{where}") > 0 and math.isfinite(value)):
+                msg = f"temperature{where} must be a positive number, not {value!r}"
+                raise BadValueError(msg)
+
+    @property
+    def name(self) -> str:
+        """A short label for tables and figures."""
+        if self.threshold is not None:
+            said = f", {self.threshold:.4g}"
+        elif self.thresholds is None:
+            said = ""
+        elif isinstance(self.thresholds, Mapping):
+            said = ", " + "/".join(f"{model} {value:.4g}" for model, value in self.thresholds.items())
+        else:
+            said = ", " + "/".join(f"{value:.4g}" for value in self.thresholds)
+        return f"Forward({self.score}{said})"
+
+    def parameters(self) -> tuple[str, ...]:
+        """Name what `coinfer.tune` may move."""
+        return ("threshold",)
+
+    def at(self, threshold: float) -> Forward:
+        """Give the same strategy with one threshold for all stages."""
+        return replace(self, thresholds=None, threshold=threshold)
+
+    def plan(self, network: Network, ingress: str) -> PlanSpec:
+        """Walk the path, stopping where the score is high enough."""
+        way = path(network, ingress)
+        if self.models is not None:
+            for model in self.models:
+                network.model(model)
+            way = tuple(d for d in way if d.model in self.models)
+            if not way:
+                msg = f"none of the models {', '.join(self.models)} stands on the path from {ingress!r}"
+                raise UnsupportedError(msg)
+        if self.threshold is not None:
+            cuts = [self.threshold] * (len(way) - 1)
+        elif self.thresholds is not None:
+            cuts = list(thresholds_along(self.thresholds, way, ingress))
+        else:
+            msg = f"{self.name} has no thresholds yet: give thresholds= or threshold=, or let coinfer.tune find them"
+            raise UnsupportedError(msg)
+        stages = tuple(StageSpec((d,), cut) for d, cut in zip(way, [*cuts, -math.inf], strict=True))
+        return PlanSpec(stages, self.score, self._temperature_of(d.model for d in way))
+
+    def _temperature_of(self, models: Any) -> dict[str, float]:
+        if isinstance(self.temperature, Mapping):
+            return {model: float(self.temperature.get(model, 1.0)) for model in models}
+        return dict.fromkeys(models, float(self.temperature))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give `kind` and parameters, as they stand in a strategy file; thresholds keyed by model stand in `[threshold]`."""
+        table: dict[str, Any] = {"kind": self.kind, "score": self.score}
+        if self.models is not None:
+            table["models"] = list(self.models)
+        if self.temperature != 1.0:
+            table["temperature"] = dict(self.temperature) if isinstance(self.temperature, Mapping) else self.temperature
+        if isinstance(self.thresholds, Mapping):
+            table["threshold"] = dict(self.thresholds)
+        elif self.thresholds is not None:
+            table["thresholds"] = list(self.thresholds)
+        elif self.threshold is not None:
+            table["threshold"] = self.threshold
+        return table
+
+    @classmethod
+    def from_dict(cls, table: Mapping[str, Any]) -> Forward:
+        """Build from `to_dict`'s table, its `kind` taken off."""
+        only_keys(table, ("score", "thresholds", "threshold", "models", "temperature"), cls.kind)
+        given = dict(table)
+        if isinstance(given.get("threshold"), Mapping):
+            given["thresholds"] = given.pop("threshold")
+        return cls(**given)
+
+
+def _arrays() -> type:
+    import numpy as np
+
+    return np.ndarray
+
+
+def _number(value: object, what: str) -> float:
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        number = math.nan
+    if math.isnan(number) or isinstance(value, str | bool):
+        msg = f"{what} must be a number, not {value!r}"
+        raise BadValueError(msg)
+    return number
+
+
+def _temperatures(temperature: float | Mapping[str, float]) -> dict[str, float]:
+    if isinstance(temperature, Mapping):
+        return {f" of model {model!r}": value for model, value in temperature.items()}
+    return {"": temperature}

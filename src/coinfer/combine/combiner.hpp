@@ -1,0 +1,71 @@
+// How the answers so far become one answer: the running state of a block of rows, one member added at a time.
+//
+// Contract. Rows never look at each other, so a block of any size gives the same bits. A member without an answer for a row
+// (label -1) changes nothing there; an abstention is never a vote. `answer` yields, per row, a class index, an abstention or
+// -1, and a score that is NaN unless the label is a class. A combiner is stateless itself and shared between threads.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "coinfer/outputs.hpp"
+#include "coinfer/score/score.hpp"
+
+namespace coinfer {
+
+/// A step function: value[i] from cut[i] up to the next cut, value.front() below the first cut. NaN stays NaN.
+struct Curve {
+  std::vector<float> cut;
+  std::vector<float> value;
+
+  float operator()(float score) const noexcept;
+};
+
+/// Which number says how sure an answer is: a kind computed from vectors, or (empty) the confidence that the service reports;
+/// a model that reports a vector reports its largest probability.
+using ScoreKind = std::optional<Kind>;
+
+/// One deployment that a stage consults, with all that is needed to read its answers.
+struct Member {
+  std::uint32_t model = 0;
+  std::uint32_t deployment = 0;
+  ScoreKind score;
+  float weight = 1.0F;
+  float temperature = 1.0F;
+  const Curve* calibration = nullptr;
+  std::vector<Label> abstain;  // classes, in the shared label set, that mean "I don't know"
+};
+
+/// Read one member's answers to a block of rows: labels in the shared label set, -1 or an abstention; calibrated scores.
+void read(const Member& member, const Outputs& block, Label* labels, float* scores);
+
+class Combiner {
+ public:
+  Combiner() = default;
+  Combiner(const Combiner&) = delete;
+  Combiner& operator=(const Combiner&) = delete;
+  virtual ~Combiner() = default;
+
+  /// Floats of state per row.
+  virtual std::size_t state_floats() const noexcept = 0;
+  /// Whether an answer depends on the newest stage alone, so that stages may be skipped.
+  virtual bool memoryless() const noexcept = 0;
+  virtual void begin(float* state, std::size_t rows) const = 0;
+  /// Add one member's answers; `answered[row]` is increased where it gave one.
+  virtual void add(float* state, const Member& member, const Outputs& block, std::uint8_t* answered) const = 0;
+  virtual void answer(const float* state, std::size_t rows, std::size_t stage, Label* labels, float* scores) const = 0;
+};
+
+/// The newest answer counts: serve-or-forward, cascades. In a group, the last member that answered.
+class Last final : public Combiner {
+ public:
+  std::size_t state_floats() const noexcept override { return 2; }
+  bool memoryless() const noexcept override { return true; }
+  void begin(float* state, std::size_t rows) const override;
+  void add(float* state, const Member& member, const Outputs& block, std::uint8_t* answered) const override;
+  void answer(const float* state, std::size_t rows, std::size_t stage, Label* labels, float* scores) const override;
+};
+
+}  // namespace coinfer

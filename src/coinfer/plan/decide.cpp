@@ -1,0 +1,106 @@
+#include "coinfer/plan/decide.hpp"
+
+#include <algorithm>
+#include <limits>
+#include <map>
+#include <stdexcept>
+#include <string>
+
+#include "coinfer/cpu.hpp"
+#include "coinfer/plan/settle.hpp"
+
+namespace coinfer {
+namespace {
+
+/// Itineraries of a plan that never skips: stages 0 to k.
+std::vector<Itinerary> prefixes(std::size_t stages) {
+  std::vector<Itinerary> all(stages);
+  for (std::size_t last = 0; last < stages; ++last) {
+    for (std::size_t stage = 0; stage <= last; ++stage) all[last].push_back(static_cast<std::uint8_t>(stage));
+  }
+  return all;
+}
+
+bool plain(const Plan& plan) {
+  return plan.rule.advance == nullptr &&
+         std::all_of(plan.stages.begin(), plan.stages.end(), [](const Stage& stage) { return stage.curve == nullptr; });
+}
+
+void settle_oracle(const Evidence& evidence, std::span<const Label> truth, std::uint8_t* settled) {
+  for (std::size_t row = 0; row < evidence.rows; ++row) {
+    settled[row] = 0;
+    for (std::size_t stage = 0; stage < evidence.stages; ++stage) {
+      if (truth[row] >= 0 && evidence.labels(stage)[row] == truth[row]) {
+        settled[row] = static_cast<std::uint8_t>(stage);
+        break;
+      }
+    }
+  }
+}
+
+/// Any rule, row by row, through judge().
+void settle_judged(const Plan& plan, const Evidence& evidence, Decisions& decisions) {
+  std::map<Itinerary, std::uint8_t> known;
+  Itinerary visited;
+  View view;
+  view.remaining_us = std::numeric_limits<float>::infinity();
+  for (std::size_t row = 0; row < evidence.rows; ++row) {
+    visited.clear();
+    std::size_t stage = first_stage(plan, view);
+    for (;;) {
+      visited.push_back(static_cast<std::uint8_t>(stage));
+      view.stage = static_cast<std::int64_t>(stage);
+      view.label = evidence.labels(stage)[row];
+      view.score = evidence.scores(stage)[row];
+      const std::int32_t steps = judge(plan, view, stage + 1 < evidence.stages);
+      if (steps == 0) break;
+      stage += static_cast<std::size_t>(steps);
+    }
+    const auto found = known.find(visited);
+    if (found != known.end()) {
+      decisions.route[row] = found->second;
+      continue;
+    }
+    if (decisions.itineraries.size() == 256) {
+      throw std::invalid_argument("this rule takes more than 256 different ways through its stages");
+    }
+    decisions.route[row] = static_cast<std::uint8_t>(decisions.itineraries.size());
+    known.emplace(visited, decisions.route[row]);
+    decisions.itineraries.push_back(visited);
+  }
+}
+
+}  // namespace
+
+void settle(const float* scores, std::size_t rows, std::size_t stages, const float* thresholds,
+            std::uint8_t* settled) noexcept {
+  switch (implementation()) {
+#if defined(__x86_64__)
+    case Isa::avx512: return isa::settle_avx512(scores, rows, stages, thresholds, settled);
+    case Isa::avx2: return isa::settle_avx2(scores, rows, stages, thresholds, settled);
+#endif
+    default: return isa::settle_baseline(scores, rows, stages, thresholds, settled);
+  }
+}
+
+Decisions decide(const Plan& plan, const Evidence& evidence, std::span<const Label> truth) {
+  if (evidence.stages != plan.stages.size()) throw std::invalid_argument("the evidence belongs to another plan");
+  if (!plan.state_independent()) throw std::invalid_argument("decisions of this plan depend on queues or on what it learned");
+  Decisions decisions;
+  decisions.route.resize(evidence.rows);
+  if (plan.oracle) {
+    if (truth.size() != evidence.rows) throw std::invalid_argument("the oracle needs the true label of every sample");
+    decisions.itineraries = prefixes(evidence.stages);
+    settle_oracle(evidence, truth, decisions.route.data());
+  } else if (plain(plan)) {
+    std::vector<float> thresholds;
+    for (const Stage& stage : plan.stages) thresholds.push_back(stage.threshold);
+    decisions.itineraries = prefixes(evidence.stages);
+    settle(evidence.score.data(), evidence.rows, evidence.stages, thresholds.data(), decisions.route.data());
+  } else {
+    settle_judged(plan, evidence, decisions);
+  }
+  return decisions;
+}
+
+}  // namespace coinfer

@@ -1,0 +1,149 @@
+// Replay: what a strategy would have given on a trace.
+//
+// The direct engine: no queues, so a request's outcome depends on its lane, its sample, its deadline and its own draws. Where it
+// depends on lane and sample alone (constant or measured times, no jitter, no deadlines), requests are counted, not walked: a
+// sample's way through a plan is one of a few codes, all requests of one lane and code end alike, so one outcome is worked out
+// per (lane, code) and weighted. Counting is by (lane, sample), the census, which strategies on one trace share, or, where that
+// table would be larger than the trace, by (lane, code) and (plan, sample). Otherwise each request is delivered by itself. All
+// three give equal sums.
+//
+// All sums are integers (nanoseconds, pico-dollars), so they do not depend on order, batches or threads.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "coinfer/sim/lane.hpp"
+
+namespace coinfer {
+
+__extension__ using Wide = __int128;
+
+/// A batch of a trace. `lane` and `sample` index lanes and samples; `deadline_ns` is empty or relative to the arrival, with
+/// no_deadline for requests that may take for ever.
+struct Requests {
+  std::uint64_t first = 0;  // row of the whole trace
+  std::span<const std::int32_t> lane;
+  std::span<const std::int32_t> sample;
+  std::span<const std::int64_t> deadline_ns;
+};
+inline constexpr std::int64_t no_deadline = INT64_MAX;
+
+/// How often each (lane, sample) occurs: [lane][sample].
+class Census {
+ public:
+  Census(std::size_t lanes, std::size_t samples) : lanes_(lanes), samples_(samples), counts_(lanes * samples) {}
+  void push(const Requests& batch, unsigned threads = 1);
+  std::size_t lanes() const noexcept { return lanes_; }
+  std::size_t samples() const noexcept { return samples_; }
+  std::span<const std::uint64_t> counts() const noexcept { return counts_; }
+
+ private:
+  std::size_t lanes_;
+  std::size_t samples_;
+  std::vector<std::uint64_t> counts_;
+};
+
+/// One request's end.
+struct Outcome {
+  Status status = Status::answered;
+  Label answer = no_answer;      // as in Evidence: may be an abstention
+  float confidence = 0.0F;
+  std::uint8_t settled = 0;      // the last stage that was consulted
+  std::uint8_t answered_by = 0;  // the stage whose answer stands
+  std::uint8_t consulted = 0;    // stages started
+  std::int8_t correct = -1;      // 1 right, 0 wrong, -1 unknown
+  std::int64_t network_ns = 0;
+  std::int64_t service_ns = 0;
+  std::int64_t pico_usd = 0;
+
+  std::int64_t latency_ns() const noexcept { return network_ns + service_ns; }
+};
+
+/// Sums over requests; adding tallies in any order gives the same result.
+struct Tally {
+  std::uint64_t requests = 0;
+  std::array<std::uint64_t, status_count> status{};
+  std::uint64_t labelled = 0;   // answered or degraded, with a true label
+  std::uint64_t correct = 0;
+  std::uint64_t in_time = 0;    // correct, and answered within the deadline
+  std::uint64_t truths = 0;     // requests whose sample has a true label
+  std::uint64_t consulted = 0;  // stages
+  Wide latency_ns = 0;
+  Wide network_ns = 0;
+  Wide service_ns = 0;
+  Wide pico_usd = 0;
+  std::vector<std::uint64_t> lane_requests;  // [lane]
+  std::vector<std::uint64_t> lane_labelled;
+  std::vector<std::uint64_t> lane_correct;
+  std::vector<std::uint64_t> settled;        // [lane][stage]
+  std::vector<std::uint64_t> sample_weight;  // [sample]: labelled requests
+  std::vector<std::uint64_t> class_labelled;  // [class of the truth]
+  std::vector<std::uint64_t> class_correct;
+  std::vector<std::pair<std::int64_t, std::uint64_t>> latencies;  // distinct, ascending, with their counts
+
+  /// The smallest latency that at least a share q of the requests does not exceed (nearest rank).
+  std::int64_t quantile(double q) const;
+};
+
+/// Arrays for one outcome per request; all have the length of the batch.
+struct Columns {
+  std::span<Label> answer;
+  std::span<float> confidence;
+  std::span<std::uint8_t> settled;
+  std::span<std::uint8_t> answered_by;
+  std::span<std::uint8_t> consulted;
+  std::span<std::int8_t> correct;
+  std::span<std::uint8_t> status;
+  std::span<std::int64_t> network_ns;
+  std::span<std::int64_t> service_ns;
+  std::span<std::int64_t> pico_usd;
+};
+
+class Replay {
+ public:
+  Replay(std::vector<Lane> lanes, std::span<const Label> truth, std::size_t classes, std::uint64_t seed);
+
+  /// Whether outcomes depend on lane and sample alone, so that a census is enough for traces without deadlines.
+  bool deterministic() const noexcept { return deterministic_; }
+
+  Outcome deliver(std::size_t lane, std::uint32_t sample, std::uint64_t request, std::int64_t deadline_ns) const noexcept;
+
+  Tally run(const Census& census) const;
+  Tally run(const Requests& requests, unsigned threads = 1) const;
+  void outcomes(const Requests& requests, const Columns& columns, unsigned threads = 1) const;
+
+ private:
+  /// What lanes with the same plan share: the code of every sample and, per code, a sample that has it.
+  struct Group {
+    std::vector<std::uint16_t> code;
+    std::vector<std::uint32_t> example;  // [code]; nobody if no sample has it
+    std::vector<std::size_t> lanes;
+  };
+
+  std::vector<Lane> lanes_;
+  std::span<const Label> truth_;
+  std::size_t classes_;
+  std::size_t samples_ = 0;
+  std::size_t stages_ = 0;  // the most of any lane
+  std::uint64_t seed_;
+  bool deterministic_ = true;
+  bool measured_ = false;
+  std::vector<Group> groups_;
+  std::vector<std::uint32_t> group_of_;  // [lane]
+
+  Tally empty() const;
+  Group group(const Lane& lane) const;
+  void add(Tally& tally, const Outcome& outcome, std::size_t lane, bool in_time, std::uint64_t weight) const;
+  void add(Tally& tally, std::uint32_t sample, bool labelled, bool right, std::uint64_t weight) const;
+  void add_codes(Tally& tally, std::size_t lane, std::span<const std::uint64_t> weight) const;
+  void add_samples(Tally& tally, const Group& group, std::span<const std::uint64_t> weight) const;
+  Tally run_counted(const Requests& requests) const;
+  Tally run_each(const Requests& requests, unsigned threads) const;
+};
+
+}  // namespace coinfer
