@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from coinfer.results import wilson
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["BINS", "Reliability", "RiskCoverage", "reliability", "risk_coverage", "wilson"]
+__all__ = ["BINS", "Reliability", "RiskCoverage", "reliability", "risk_coverage"]
 
 BINS = 15  # equal-width bins of Guo et al., "On calibration of modern neural networks" (ICML 2017)
 
@@ -39,26 +41,6 @@ class Reliability:
     high: list[float]
     share: list[float]
     calibration_error: float
-
-
-def wilson(right: NDArray[np.float64], total: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
-    """Return the 95 % Wilson interval of a proportion, elementwise.
-
-    Parameters
-    ----------
-    right, total : ndarray of float64, same shape
-        Successes and trials; trials above zero.
-
-    Returns
-    -------
-    tuple of two ndarrays
-        Lower and upper ends, within [0, 1].
-    """
-    z = 1.959963984540054
-    share = right / total
-    centre = (share + z * z / (2 * total)) / (1 + z * z / total)
-    half = z / (1 + z * z / total) * np.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    return np.maximum(centre - half, 0.0), np.minimum(centre + half, 1.0)
 
 
 def risk_coverage(
@@ -132,6 +114,12 @@ def reliability(confidence: NDArray[np.float32], right: NDArray[np.bool_], bins:
     mass = np.bincount(bin_of, weights=confidence, minlength=bins)
     used = held > 0
     mean, accuracy, share = mass[used] / held[used], hits[used] / held[used], held[used] / held.sum()
-    low, high = wilson(hits[used], held[used])
-    gap = float(np.sum(share * np.abs(mean - accuracy)))
-    return Reliability(mean.tolist(), accuracy.tolist(), low.tolist(), high.tolist(), share.tolist(), gap)
+    bounds = [wilson(float(a), float(n)) for a, n in zip(accuracy, held[used], strict=True)]
+    return Reliability(
+        confidence=mean.tolist(),
+        accuracy=accuracy.tolist(),
+        low=[low for low, _ in bounds],
+        high=[high for _, high in bounds],
+        share=share.tolist(),
+        calibration_error=float(np.sum(share * np.abs(mean - accuracy))),
+    )

@@ -189,7 +189,7 @@ def _strategy(name: str, run: Run, network: Network, fast: bool, cheap: bool) ->
     return StrategyFacts(
         name=name,
         rule=str(run.strategy),
-        kind=_kind(run.strategy),
+        kind=_kind(run),
         accuracy=None
         if accuracy is None
         else Interval(float(accuracy), accuracy.low, accuracy.high, accuracy.n_effective),
@@ -208,12 +208,12 @@ def _strategy(name: str, run: Run, network: Network, fast: bool, cheap: bool) ->
     )
 
 
-def _kind(strategy: object) -> str:
-    from coinfer.strategy import Local, Remote, SelectionOracle
-
-    if isinstance(strategy, SelectionOracle):
+def _kind(run: Run) -> str:
+    plans = [run.strategy.plan(run.network, node) for node in run.trace.nodes]
+    if any(plan.oracle for plan in plans):
         return "oracle"
-    return "single" if isinstance(strategy, Local | Remote) else "cooperative"
+    consulted = max(len(stage.members) for plan in plans for stage in plan.stages)
+    return "single" if consulted == 1 and all(len(plan.stages) == 1 for plan in plans) else "cooperative"
 
 
 def _tiers(network: Network) -> tuple[TierFacts, ...]:

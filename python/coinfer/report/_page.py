@@ -317,9 +317,7 @@ def _models(facts: Facts) -> str:
         return _absent("The samples carry no labels, so nobody can say how well confidence predicts truth.")
     curves = [m for m in facts.models if m.risk_coverage is not None]
     if not curves:
-        return _absent(
-            "No model here reports a confidence, only labels: there is nothing to rank answers by."
-        )
+        return _absent("The models report labels without confidence: there is nothing to rank answers by.")
     ends = (f"{m.name} {_percent(m.risk_coverage.risk[-1])} over all" for m in curves if m.risk_coverage)
     risk = _figure(
         "risk",

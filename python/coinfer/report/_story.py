@@ -157,7 +157,7 @@ def _resolution(shown: StrategyFacts, reference: StrategyFacts, facts: Facts) ->
     other = f"{reference.name} on {_percent(b.value)} ({_percent(b.low)} to {_percent(b.high)})"
     overlap = a.low <= b.high and b.low <= a.high
     verdict = (
-        f"the intervals overlap: {facts.samples:,} samples cannot tell these two accuracies apart"
+        f"the intervals overlap: on {facts.samples:,} samples the difference may be chance"
         if overlap
         else "the intervals do not overlap"
     )
