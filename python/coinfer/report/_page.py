@@ -22,11 +22,11 @@ from coinfer.report._story import Story, tell
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping
 
     from coinfer.comparing import Comparison
 
-__all__ = ["render", "write"]
+__all__ = ["finding", "render", "write"]
 
 
 def write(
@@ -34,7 +34,7 @@ def write(
     path: str | os.PathLike[str],
     title: str | None = None,
     *,
-    notes: Sequence[str] = (),
+    notes: Mapping[str, str] | None = None,
 ) -> Path:
     """Write the report of a comparison as one self-contained HTML file.
 
@@ -46,9 +46,9 @@ def write(
         File to write; replaced in one step, so that a failure leaves what was there.
     title : str, optional
         A name for the report, above its headline.
-    notes : sequence of str
-        Where the data come from and what of it is made up, one ``"what: how"`` each, added to the section
-        that says what is real.
+    notes : mapping of str to str, optional
+        What is real and what is made up, by subject; ``answers``, ``arrivals``, ``times``, ``waiting`` and
+        ``decisions`` replace what the report says of itself, others are added.
 
     Returns
     -------
@@ -62,13 +62,29 @@ def write(
     """
     target = Path(path)
     facts = collect(comparison)
-    page = render(facts, tell(facts), title or "Comparison of strategies", notes)
+    page = render(facts, tell(facts), title or "Comparison of strategies", notes or {})
     with replacing(target) as part:
         part.write_text(page, encoding="utf-8")
     return target
 
 
-def render(facts: Facts, story: Story, title: str, notes: Sequence[str] = ()) -> str:
+def finding(comparison: Comparison) -> str:
+    """Return the headline of a comparison's report: the best that can honestly be said about it.
+
+    Parameters
+    ----------
+    comparison : Comparison
+        What `coinfer.compare` returned.
+
+    Returns
+    -------
+    str
+        One sentence.
+    """
+    return tell(collect(comparison)).headline
+
+
+def render(facts: Facts, story: Story, title: str, notes: Mapping[str, str]) -> str:
     """Return the whole page.
 
     Parameters
@@ -79,7 +95,7 @@ def render(facts: Facts, story: Story, title: str, notes: Sequence[str] = ()) ->
         The words.
     title : str
         Name of the report.
-    notes : sequence of str
+    notes : mapping of str to str
         See `write`.
 
     Returns
@@ -155,9 +171,9 @@ def _cost_lead(facts: Facts) -> str:
     if not facts.labelled:
         return "Without labels, only one side of this question can be answered."
     return (
-        "Further left costs less, further up is right more often; where accuracies are high, equal steps up are "
-        "equal factors fewer errors. The dotted line joins the strategies that no other beats on both. "
-        "Bars are 95 % intervals."
+        "Further left costs less, further up is right more often; where accuracies are high, "
+        "equal steps up are equal factors fewer errors. "
+        "The dotted line joins the strategies that no other beats on both. Bars are 95 % intervals."
     )
 
 
@@ -327,7 +343,8 @@ def _models(facts: Facts) -> str:
     )
     panels = "".join(_reliability(position, m) for position, m in enumerate(facts.models))
     lead = (
-        "Does a stated confidence come true? On the dotted line it does; below it the model is overconfident. "
+        "Does a stated confidence come true? "
+        "On the dotted line it does; below it the model is overconfident. "
         "ECE is the mean gap, over 15 bins; grey bars show where the answers are."
     )
     return f'{risk}<p class="lead second">{html.escape(lead)}</p><div class="small">{panels}</div>'
@@ -354,8 +371,7 @@ def _reliability(position: int, model: ModelFacts) -> str:
 # Provenance -----------------------------------------------------------------------------------------------
 
 
-def _real(facts: Facts, notes: Sequence[str]) -> str:
-    given = dict(note.split(": ", 1) if ": " in note else ("note", note) for note in notes)
+def _real(facts: Facts, notes: Mapping[str, str]) -> str:
     count = len(facts.models) + facts.models_left_out
     labels = "with true labels" if facts.labelled else "without labels"
     defaults = {
@@ -367,7 +383,7 @@ def _real(facts: Facts, notes: Sequence[str]) -> str:
         else "not simulated: every request is served as if the services were idle",
         "decisions": f"taken by the compiled code that also decides live; control is by {facts.control}",
     }
-    items = defaults | given
+    items = defaults | dict(notes)
     return "\n".join(
         f"<dt>{html.escape(what)}</dt><dd>{html.escape(how)}</dd>" for what, how in items.items()
     )
