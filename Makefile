@@ -1,8 +1,131 @@
-# Two commands: `make demo` and `make test`. Everything lives in .venv and build/, nothing outside this folder.
-PYTHON ?= python3
-VENV := .venv
-BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+# `make demo` shows coinfer, `make test` checks it. A machine needs Python 3.11 or later, a C++20 compiler, make and git;
+# everything else is installed into .venv, with the versions of constraints.txt, and built in build/. Nothing outside this
+# folder is written.
+#
+# A finished step leaves a stamp in .venv/stamps and runs again only when a file that it read is newer. Paths in recipes
+# are relative, so a folder whose name has spaces works.
 
-$(BIN)/python:
-	$(PYTHON) -m venv $(VENV)
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.SUFFIXES:
+
+# The first interpreter that is recent enough; name another one with `make demo PYTHON=/path/to/python3.12`.
+ifndef PYTHON
+PYTHON := $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$python"; exit; }; done; \
+	echo python3)
+endif
+
+VENV := .venv
+STAMPS := $(VENV)/stamps
+RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
+PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check
+PYTEST := $(VENV)/bin/python -m pytest
+JOBS := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+SAY = @printf '==> %s\n'
+
+# Folders are listed too: their time changes when a file is added or removed.
+PACKAGE_SOURCES := CMakeLists.txt pyproject.toml $(shell find src csrc python cmake -name __pycache__ -prune -o -print)
+CPP_FILES := find src csrc tests/cpp -name '*.cpp' -o -name '*.hpp'
+
+# Names from pyproject.toml (one group: build, run, or an extra); versions from constraints.txt.
+define NAMES
+import sys, tomllib
+with open("pyproject.toml", "rb") as file:
+    table = tomllib.load(file)
+groups = {"build": table["build-system"]["requires"] + ["cmake", "ninja"], "run": table["project"]["dependencies"]}
+print(*(groups | table["project"]["optional-dependencies"])[sys.argv[1]], sep="\n")
+endef
+export NAMES
+
+.PHONY: help demo install test test-cpp lint format bench asan tsan clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+demo: install ## build and install into .venv, then run `coinfer demo`
+	$(SAY) 'coinfer demo'
+	@$(VENV)/bin/coinfer demo
+
+install: $(STAMPS)/package ## build and install into .venv
+
+test: $(STAMPS)/package $(STAMPS)/test ## Python tests, doctests, benchmarks as checks, C++ tests plain and sanitized
+	$(MAKE) --no-print-directory test-cpp asan
+	$(SAY) 'Doctests of the installed package'
+	@$(PYTEST) --doctest-modules --pyargs coinfer
+	$(SAY) "Benchmarks as correctness checks"
+	$(if $(wildcard bench/test_*.py),@$(PYTEST) bench --benchmark-disable)
+	$(SAY) 'Python tests'
+	@$(PYTEST) tests
+
+test-cpp: $(STAMPS)/build ## C++ tests, release build
+	$(call preset,release)
+
+asan: $(STAMPS)/build ## C++ tests under the address and undefined-behaviour sanitizers
+	$(call preset,asan)
+
+tsan: $(STAMPS)/build ## C++ tests under the thread sanitizer
+	$(call preset,tsan,$(STILL))
+
+# The thread sanitizer of older compilers needs a fixed address layout; not every container allows to ask for one.
+STILL = $(shell setarch -R true 2>/dev/null && echo setarch -R)
+
+define preset
+	$(SAY) 'C++ tests, preset $(1)'
+	@$(RUN) cmake --preset $(1) >/dev/null
+	@$(RUN) cmake --build --preset $(1) -- --quiet
+	@$(RUN) $(2) ctest --preset $(1)
+endef
+
+lint: $(STAMPS)/build $(STAMPS)/run $(STAMPS)/lint ## ruff, mypy, clang-format, clang-tidy
+	$(SAY) 'ruff'
+	@$(RUN) ruff check
+	@$(RUN) ruff format --check
+	$(SAY) 'mypy'
+	@$(RUN) mypy
+	$(SAY) 'clang-format'
+	@$(CPP_FILES) | $(RUN) xargs clang-format --dry-run -Werror
+	$(SAY) 'clang-tidy'
+	@$(RUN) cmake --preset lint -DPython_EXECUTABLE="$(CURDIR)/$(VENV)/bin/python" \
+		-Dpybind11_DIR="$$($(VENV)/bin/python -m pybind11 --cmakedir)" >/dev/null
+	@find src csrc -name '*.cpp' | $(RUN) xargs -n 1 -P $(JOBS) clang-tidy --quiet -p build/lint
+
+format: $(STAMPS)/lint ## rewrite sources with ruff and clang-format
+	@$(RUN) ruff check --fix --exit-zero
+	@$(RUN) ruff format
+	@$(CPP_FILES) | $(RUN) xargs clang-format -i
+
+bench: $(STAMPS)/package $(STAMPS)/test ## benchmarks at full size
+	@mkdir -p build
+	@$(PYTEST) bench --benchmark-only --benchmark-json=build/benchmarks.json
+
+clean: ## remove .venv, build/ and caches
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .benchmarks .hypothesis
+
+# --- what the targets above stand on ---------------------------------------------------------------------------------
+
+$(STAMPS)/venv:
+	$(SAY) 'Python environment in $(VENV)'
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo 'coinfer needs Python 3.11 or later; make ... PYTHON=/path/to/python3 names another one.' >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo '$(PYTHON) has no venv or no ensurepip; on Debian and Ubuntu: apt-get install python3-venv' >&2; exit 1; }
+	@"$(PYTHON)" -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null || { \
+		echo '$(PYTHON) has no Python.h; on Debian and Ubuntu: apt-get install python3-dev' >&2; exit 1; }
+	@for compiler in "$$CXX" c++ g++ clang++; do command -v "$$compiler" >/dev/null 2>&1 && exit; done; \
+		echo 'There is no C++ compiler: install g++ or clang++, or make ... CXX=/path/to/compiler' >&2; exit 1
+	@$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear $(VENV)
+	@mkdir -p $(STAMPS) && touch $@
+
+# One rule for every group of pyproject.toml.
+$(STAMPS)/build $(STAMPS)/run $(STAMPS)/test $(STAMPS)/lint: $(STAMPS)/%: $(STAMPS)/venv pyproject.toml constraints.txt
+	$(SAY) 'Dependencies to $*'
+	@$(VENV)/bin/python -c "$$NAMES" $* >$@.names
+	@$(PIP) install --constraint constraints.txt --requirement $@.names
+	@touch $@
+
+$(STAMPS)/package: $(STAMPS)/build $(STAMPS)/run $(PACKAGE_SOURCES)
+	$(SAY) 'Build and install coinfer (about a minute the first time)'
+	@$(RUN) CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(PIP) install --no-deps --no-build-isolation --force-reinstall .
+	@touch $@

@@ -1,5 +1,5 @@
-// The topics of coinfer._core. Each register_<topic>.cpp adds one submodule and does three things only: check shapes and
-// dtypes, release the GIL, call the engine.
+// The topics of coinfer._core. Each register_<topic>.cpp adds one submodule and does three things only: check shapes
+// and dtypes, release the GIL, call the engine.
 #pragma once
 
 #include <pybind11/pybind11.h>

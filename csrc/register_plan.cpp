@@ -40,8 +40,8 @@ ScoreKind kind_of(const std::string& name) {
   throw py::value_error("unknown score '" + name + "'");
 }
 
-Held make_outputs(const std::string& form, const py::object& vector, const py::object& label, const py::object& confidence,
-                  const py::object& relabel) {
+Held make_outputs(const std::string& form, const py::object& vector, const py::object& label,
+                  const py::object& confidence, const py::object& relabel) {
   Held held;
   held.outputs.form = form_of(form);
   held.arrays = {vector, label, confidence, relabel};
@@ -78,7 +78,8 @@ Held make_outputs(const std::string& form, const py::object& vector, const py::o
   return held;
 }
 
-std::shared_ptr<const Curve> make_curve(const std::optional<std::tuple<std::vector<float>, std::vector<float>>>& points) {
+std::shared_ptr<const Curve> make_curve(
+    const std::optional<std::tuple<std::vector<float>, std::vector<float>>>& points) {
   if (!points) return nullptr;
   auto curve = std::make_shared<Curve>();
   std::tie(curve->cut, curve->value) = *points;
@@ -129,14 +130,17 @@ void register_plan(py::module_& module) {
       .def_readonly("rows", &Evidence::rows)
       .def_readonly("missed_rows", &Evidence::missed_rows)
       .def_readonly("unsure_rows", &Evidence::unsure_rows)
-      .def_property_readonly("label",
-                             [](const py::object& self) {
-                               const auto& evidence = self.cast<const Evidence&>();
-                               return lend(evidence.label.data(), {static_cast<py::ssize_t>(evidence.stages), static_cast<py::ssize_t>(evidence.rows)}, self);
-                             })
+      .def_property_readonly(
+          "label",
+          [](const py::object& self) {
+            const auto& evidence = self.cast<const Evidence&>();
+            return lend(evidence.label.data(),
+                        {static_cast<py::ssize_t>(evidence.stages), static_cast<py::ssize_t>(evidence.rows)}, self);
+          })
       .def_property_readonly("score", [](const py::object& self) {
         const auto& evidence = self.cast<const Evidence&>();
-        return lend(evidence.score.data(), {static_cast<py::ssize_t>(evidence.stages), static_cast<py::ssize_t>(evidence.rows)}, self);
+        return lend(evidence.score.data(),
+                    {static_cast<py::ssize_t>(evidence.stages), static_cast<py::ssize_t>(evidence.rows)}, self);
       });
 
   py::class_<Decisions, std::shared_ptr<Decisions>>(plan, "Decisions")
@@ -189,20 +193,25 @@ void register_plan(py::module_& module) {
       .value("failed", Status::failed);
 
   py::class_<Session>(plan, "Session")
-      .def(py::init([](std::shared_ptr<Plan> self, double uniform) { return std::make_unique<Session>(std::move(self), uniform); }),
+      .def(py::init([](std::shared_ptr<Plan> self, double uniform) {
+             return std::make_unique<Session>(std::move(self), uniform);
+           }),
            py::arg("plan"), py::arg("uniform") = 0.0)
       .def("ask", [](const Session& self) { return std::vector<std::uint32_t>(self.ask().begin(), self.ask().end()); })
-      .def("tell", [](Session& self, std::uint32_t member, const Held& held) { self.tell(member, held.outputs); }, py::arg("member"),
-           py::arg("outputs"))
-      .def("step", &Session::step, py::arg("wait_us") = 0.0F, py::arg("remaining_us") = std::numeric_limits<float>::infinity(),
-           py::arg("uniform") = 0.0, py::arg("can_go") = true)
+      .def(
+          "tell", [](Session& self, std::uint32_t member, const Held& held) { self.tell(member, held.outputs); },
+          py::arg("member"), py::arg("outputs"))
+      .def("step", &Session::step, py::arg("wait_us") = 0.0F,
+           py::arg("remaining_us") = std::numeric_limits<float>::infinity(), py::arg("uniform") = 0.0,
+           py::arg("can_go") = true)
       .def("settle", &Session::settle, py::arg("late"))
       .def_property_readonly("status", &Session::status)
       .def_property_readonly("stage", &Session::stage)
       .def_property_readonly("label", &Session::label)
       .def_property_readonly("score", &Session::score)
-      .def_property_readonly("visited",
-                             [](const Session& self) { return std::vector<int>(self.visited().begin(), self.visited().end()); });
+      .def_property_readonly("visited", [](const Session& self) {
+        return std::vector<int>(self.visited().begin(), self.visited().end());
+      });
 }
 
 }  // namespace coinfer::python

@@ -1,8 +1,8 @@
 // coinfer._core.score: the scoring kernels for Python.
 //
 // A live request scores one row, so a call must cost well under a microsecond. That rules out pybind11's argument
-// conversion (140 ns per array): the two functions take their arguments as CPython passes them (METH_FASTCALL), look at the
-// NumPy header in place and release the GIL only for work that is worth it.
+// conversion (140 ns per array): the two functions take their arguments as CPython passes them (METH_FASTCALL), look at
+// the NumPy header in place and release the GIL only for work that is worth it.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
@@ -25,7 +25,8 @@ namespace {
 
 using Api = py::detail::npy_api;
 
-constexpr std::array<const char*, kind_count> kind_names{"max_prob", "margin", "entropy", "energy", "logit_margin", "gini"};
+constexpr std::array<const char*, kind_count> kind_names{"max_prob", "margin",       "entropy",
+                                                         "energy",   "logit_margin", "gini"};
 constexpr std::size_t worth_a_gil_release = std::size_t{1} << 16;  // bytes
 
 struct Interned {
@@ -95,7 +96,8 @@ float parse_temperature(PyObject* given) {
 unsigned parse_threads(PyObject* given) {
   const long value = PyLong_AsLong(given);
   if (value == -1 && PyErr_Occurred() != nullptr) throw py::error_already_set();
-  if (value < 1 || value > 4096) raise("BadValueError", "threads is " + text(given) + "; it must lie between 1 and 4096");
+  if (value < 1 || value > 4096)
+    raise("BadValueError", "threads is " + text(given) + "; it must lie between 1 and 4096");
   return static_cast<unsigned>(value);
 }
 
@@ -123,7 +125,8 @@ Vectors parse_vectors(PyObject* z, py::object& keep) {
   if (descr->type_num != Api::NPY_FLOAT_ && descr->type_num != Api::NPY_DOUBLE_) {
     raise("BadValueError", "z has dtype " + text(array->descr) + "; allowed are float32 and float64");
   }
-  if (array->dimensions[1] == 0) raise("BadValueError", "z has shape " + shape_of(array) + "; it needs at least one class");
+  if (array->dimensions[1] == 0)
+    raise("BadValueError", "z has shape " + shape_of(array) + "; it needs at least one class");
   if (array->dimensions[1] > std::numeric_limits<Label>::max()) {
     raise("BadValueError", "z has shape " + shape_of(array) + "; labels are int32, which is too few for its classes");
   }
@@ -163,16 +166,19 @@ py::object result_array(PyObject* given, bool label, const char* name, const Vec
   PyObject* descr = label ? interned().int32 : interned().float32;
   if (given == Py_None) {
     Py_INCREF(descr);  // the new array takes a reference
-    PyObject* fresh = Api::get().PyArray_NewFromDescr_(Api::get().PyArray_Type_, descr, 1, &rows, nullptr, nullptr, 0, nullptr);
+    PyObject* fresh =
+        Api::get().PyArray_NewFromDescr_(Api::get().PyArray_Type_, descr, 1, &rows, nullptr, nullptr, 0, nullptr);
     if (fresh == nullptr) throw py::error_already_set();
     return py::reinterpret_steal<py::object>(fresh);
   }
-  const std::string wanted = std::string("; for ") + name + " it must be a writeable, contiguous NumPy array of shape (" +
-                             std::to_string(rows) + ",) and dtype " + (label ? "int32" : "float32");
+  const std::string wanted = std::string("; for ") + name +
+                             " it must be a writeable, contiguous NumPy array of shape (" + std::to_string(rows) +
+                             ",) and dtype " + (label ? "int32" : "float32");
   const py::detail::PyArray_Proxy* array = as_array(given);
   if (array == nullptr) raise("BadValueError", std::string("out is of type ") + Py_TYPE(given)->tp_name + wanted);
   constexpr int flags = Api::NPY_ARRAY_C_CONTIGUOUS_ | Api::NPY_ARRAY_ALIGNED_ | Api::NPY_ARRAY_WRITEABLE_;
-  if (array->nd != 1 || array->dimensions[0] != rows) raise("BadValueError", "out has shape " + shape_of(array) + wanted);
+  if (array->nd != 1 || array->dimensions[0] != rows)
+    raise("BadValueError", "out has shape " + shape_of(array) + wanted);
   if (!Api::get().PyArray_EquivTypes_(array->descr, descr)) {
     raise("BadValueError", "out has dtype " + text(array->descr) + wanted);
   }
@@ -191,10 +197,12 @@ std::size_t run(const Vectors& vectors, const Scores& scores, unsigned threads) 
 }
 
 void need_logits(const Vectors& vectors, std::size_t kind) {
-  const bool logits_only = kind == static_cast<std::size_t>(Kind::energy) || kind == static_cast<std::size_t>(Kind::logit_margin);
+  const bool logits_only =
+      kind == static_cast<std::size_t>(Kind::energy) || kind == static_cast<std::size_t>(Kind::logit_margin);
   if (vectors.probs && logits_only) {
-    raise("UnsupportedError", std::string(kind_names[kind]) + " needs logits; with input='probs' there are max_prob, margin, "
-                                                              "entropy and gini");
+    raise("UnsupportedError", std::string(kind_names[kind]) +
+                                  " needs logits; with input='probs' there are max_prob, margin, "
+                                  "entropy and gini");
   }
 }
 
@@ -222,7 +230,8 @@ PyObject* score_many(PyObject* const* args) {
   py::object keep;
   const Vectors vectors = parse_table(args, keep);
   const unsigned threads = parse_threads(args[5]);
-  const py::object kinds = py::reinterpret_steal<py::object>(PySequence_Fast(args[1], "kinds must be a sequence of names"));
+  const py::object kinds =
+      py::reinterpret_steal<py::object>(PySequence_Fast(args[1], "kinds must be a sequence of names"));
   if (!kinds) throw py::error_already_set();
   Scores scores;
   py::dict results;
@@ -284,7 +293,8 @@ void register_score(py::module_& module) {
   py::module_ submodule = module.def_submodule("score", "Confidence scores from logits or probabilities, in one pass.");
   static PyMethodDef methods[] = {
       method<score_one>("score", "score(z, kind, temperature, input, out, threads) -> (N,) float32"),
-      method<score_many>("scores", "scores(z, kinds, temperature, input, out, threads) -> ({kind: array}, rows without an answer)"),
+      method<score_many>(
+          "scores", "scores(z, kinds, temperature, input, out, threads) -> ({kind: array}, rows without an answer)"),
       {nullptr, nullptr, 0, nullptr},
   };
   if (PyModule_AddFunctions(submodule.ptr(), methods) != 0) throw py::error_already_set();

@@ -47,7 +47,8 @@ Law law_of(const std::string& name) {
 }
 
 HeldLane make_lane(std::shared_ptr<Plan> plan, std::shared_ptr<Evidence> evidence, std::shared_ptr<Decisions> decisions,
-                   const std::vector<LegRow>& enter, const std::vector<LegRow>& back, const std::vector<ConsultRow>& members) {
+                   const std::vector<LegRow>& enter, const std::vector<LegRow>& back,
+                   const std::vector<ConsultRow>& members) {
   HeldLane held;
   held.lane.plan = std::move(plan);
   held.lane.evidence = std::move(evidence);
@@ -74,8 +75,8 @@ HeldLane make_lane(std::shared_ptr<Plan> plan, std::shared_ptr<Evidence> evidenc
 }
 
 /// Spans over a checked batch; lanes and samples must be in range.
-Requests requests_of(const py::object& lane, const py::object& sample, const py::object& deadline_ns, std::uint64_t first,
-                     std::size_t lanes, std::size_t samples) {
+Requests requests_of(const py::object& lane, const py::object& sample, const py::object& deadline_ns,
+                     std::uint64_t first, std::size_t lanes, std::size_t samples) {
   Requests requests;
   requests.first = first;
   requests.lane = view<std::int32_t>(lane, "lane");
@@ -94,7 +95,8 @@ Requests requests_of(const py::object& lane, const py::object& sample, const py:
     highest_lane = l > highest_lane ? l : highest_lane;
     highest_sample = s > highest_sample ? s : highest_sample;
   }
-  if (rows > 0 && (highest_lane >= lanes || highest_sample >= samples)) throw py::index_error("a request's lane or sample is out of range");
+  if (rows > 0 && (highest_lane >= lanes || highest_sample >= samples))
+    throw py::index_error("a request's lane or sample is out of range");
   return requests;
 }
 
@@ -150,8 +152,8 @@ void register_sim(py::module_& module) {
   py::module_ sim = module.def_submodule("sim", "Replay of traces.");
 
   py::class_<HeldLane>(sim, "Lane")
-      .def(py::init(&make_lane), py::arg("plan"), py::arg("evidence"), py::arg("decisions"), py::arg("enter"), py::arg("back"),
-           py::arg("members"));
+      .def(py::init(&make_lane), py::arg("plan"), py::arg("evidence"), py::arg("decisions"), py::arg("enter"),
+           py::arg("back"), py::arg("members"));
 
   py::class_<Census>(sim, "Census")
       .def(py::init<std::size_t, std::size_t>(), py::arg("lanes"), py::arg("samples"))
@@ -165,11 +167,13 @@ void register_sim(py::module_& module) {
           py::arg("lane"), py::arg("sample"), py::arg("threads") = 1)
       .def_property_readonly("counts", [](const py::object& self) {
         const auto& census = self.cast<const Census&>();
-        return lend(census.counts().data(), {static_cast<py::ssize_t>(census.lanes()), static_cast<py::ssize_t>(census.samples())}, self);
+        return lend(census.counts().data(),
+                    {static_cast<py::ssize_t>(census.lanes()), static_cast<py::ssize_t>(census.samples())}, self);
       });
 
   py::class_<HeldReplay>(sim, "Replay")
-      .def(py::init([](const std::vector<HeldLane*>& lanes, const py::object& truth, std::size_t classes, std::uint64_t seed) {
+      .def(py::init([](const std::vector<HeldLane*>& lanes, const py::object& truth, std::size_t classes,
+                       std::uint64_t seed) {
              HeldReplay held;
              std::vector<Lane> plain;
              for (const HeldLane* lane : lanes) {
@@ -199,7 +203,8 @@ void register_sim(py::module_& module) {
           py::arg("census"))
       .def(
           "run",
-          [](const HeldReplay& self, const py::object& lane, const py::object& sample, const py::object& deadline_ns, unsigned threads) {
+          [](const HeldReplay& self, const py::object& lane, const py::object& sample, const py::object& deadline_ns,
+             unsigned threads) {
             const Requests requests = requests_of(lane, sample, deadline_ns, 0, self.lanes, self.samples);
             Tally tally;
             {
@@ -233,7 +238,8 @@ void register_sim(py::module_& module) {
             }
             return out;
           },
-          py::arg("lane"), py::arg("sample"), py::arg("deadline_ns") = py::none(), py::arg("first") = 0, py::arg("threads") = 1);
+          py::arg("lane"), py::arg("sample"), py::arg("deadline_ns") = py::none(), py::arg("first") = 0,
+          py::arg("threads") = 1);
 
   sim.def("philox", &philox, py::arg("counter"), py::arg("key"));
 }

@@ -30,7 +30,8 @@ void register_sweep(py::module_& module) {
         py::list totals;
         for (auto& quantity : found.quantities) totals.append(give(std::move(quantity)));
         return py::make_tuple(give(std::move(found.threshold)),
-                              give(std::move(found.settled), {static_cast<py::ssize_t>(evidence.stages), points}), totals);
+                              give(std::move(found.settled), {static_cast<py::ssize_t>(evidence.stages), points}),
+                              totals);
       },
       py::arg("evidence"), py::arg("quantities"), py::arg("rows") = py::none());
   sweep.def("midway", &midway, py::arg("low"), py::arg("high"));

@@ -63,9 +63,7 @@ def as_array(values: Any, what: str) -> NDArray[Any]:
             return np.asarray(values.to_numpy())
         if library == "torch":
             tensor = values.detach().cpu()
-            return np.asarray(
-                tensor.float().numpy() if str(tensor.dtype) == "torch.bfloat16" else tensor.numpy()
-            )
+            return np.asarray(tensor.float().numpy() if str(tensor.dtype) == "torch.bfloat16" else tensor.numpy())
         if isinstance(values, str | bytes) or np.isscalar(values) or values is None:
             msg = f"{what} must be an array, a column or a list, not {values!r}"
             raise BadValueError(msg)
@@ -189,9 +187,7 @@ def as_numbers(values: Any, what: str, dtype: type[np.floating[Any]] = np.float3
     return frozen(np.ascontiguousarray(array, dtype))
 
 
-def as_labels(
-    values: Any, what: str, classes: Sequence[str] | None, count: int | None = None
-) -> NDArray[np.int32]:
+def as_labels(values: Any, what: str, classes: Sequence[str] | None, count: int | None = None) -> NDArray[np.int32]:
     """Return int32 labels; -1, null and NaN mean none. Strings are looked up in `classes`.
 
     Parameters
@@ -217,9 +213,7 @@ def as_labels(
         bad = (whole != np.floor(whole)) | (np.abs(whole) >= 2**31)
         if bad.any():
             row = first_row(bad)
-            msg = (
-                f"{what}: row {row} is {array[row]!s}; a label must be a whole number, or -1 or null for none"
-            )
+            msg = f"{what}: row {row} is {array[row]!s}; a label must be a whole number, or -1 or null for none"
             raise BadValueError(msg)
         array = whole.astype(np.int64)
     elif array.dtype.kind not in "iub":

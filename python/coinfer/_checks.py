@@ -34,9 +34,7 @@ def check_number(value: object, what: str, *, at_least: float = 0.0, above: floa
 
 def check_integer(value: object, what: str, *, at_least: int = 0, at_most: int = 2**31 - 1) -> int:
     """Return `value` as an int in [`at_least`, `at_most`]."""
-    allowed = (
-        f"an integer from {at_least} to {at_most}" if at_most < 2**31 - 1 else f"an integer >= {at_least}"
-    )
+    allowed = f"an integer from {at_least} to {at_most}" if at_most < 2**31 - 1 else f"an integer >= {at_least}"
     try:
         if isinstance(value, bool):
             raise TypeError
@@ -80,9 +78,7 @@ def check_unique(names: Iterable[str], what: str) -> None:
         seen.add(name)
 
 
-def check_keys(
-    table: Mapping[str, Any], allowed: tuple[str, ...], required: tuple[str, ...], where: str
-) -> None:
+def check_keys(table: Mapping[str, Any], allowed: tuple[str, ...], required: tuple[str, ...], where: str) -> None:
     """Refuse a table with a key that is not allowed, naming the nearest one, or without a required one."""
     for key in table:
         if key not in allowed:

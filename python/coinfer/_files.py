@@ -68,9 +68,7 @@ def reading(path: Path, expected: str) -> Iterator[None]:
             raise
         msg = f"{path}: {error}"
         raise type(error)(msg) from None
-    except (
-        Exception
-    ) as error:  # decoders raise half the built-in tree: zipfile, pyarrow, numpy, tomllib, struct
+    except Exception as error:  # decoders raise half the built-in tree: zipfile, pyarrow, numpy, tomllib, struct
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         msg = f"{path}: cannot be read as {expected}: {first_line}"
         raise BadFileError(msg) from error
@@ -107,9 +105,6 @@ def check_metadata(raw: bytes | None, kind: str, opener: Mapping[str, str]) -> d
         msg = f"the file holds {found!r}, not {kind!r}{hint}"
         raise BadFileError(msg)
     if content.get("version") != FORMAT_VERSION:
-        msg = (
-            f"the file has format version {content.get('version')}, "
-            f"this coinfer reads version {FORMAT_VERSION}"
-        )
+        msg = f"the file has format version {content.get('version')}, this coinfer reads version {FORMAT_VERSION}"
         raise BadFileError(msg)
     return dict(content)

@@ -86,7 +86,7 @@ class Comparison:
         return front
 
     def table(self) -> pa.Table:
-        """Give one row per strategy: accuracy with its interval, goodput, latency, price, stages and shares settled per node."""
+        """Give one row per strategy: accuracy and its interval, goodput, latency, price, stages, shares per node."""
         import pyarrow as pa
 
         rows = []
@@ -127,7 +127,18 @@ class Comparison:
 
     def rows(self) -> tuple[list[str], list[list[str]]]:
         """Give headings and cells as `print` shows them."""
-        head = ["strategy", "accuracy", "95 %", "mean ms", "p50", "p95", "p99", "USD / 1,000", "stages", "settled per tier"]
+        head = [
+            "strategy",
+            "accuracy",
+            "95 %",
+            "mean ms",
+            "p50",
+            "p95",
+            "p99",
+            "USD / 1,000",
+            "stages",
+            "settled per tier",
+        ]
         body = []
         for name, s in self.summaries.items():
             a = s.accuracy
@@ -159,7 +170,10 @@ class Comparison:
         head, body = self.rows()
         widths = [max(len(row[i]) for row in [head, *body]) for i in range(len(head))]
         align = [
-            "  ".join(cell.ljust(w) if i in (0, len(head) - 1) else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+            "  ".join(
+                cell.ljust(w) if i in (0, len(head) - 1) else cell.rjust(w)
+                for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+            )
             for row in [head, *body]
         ]
         return "\n".join(line.rstrip() for line in align)

@@ -1,14 +1,14 @@
 """From a strategy to what the engine runs: plans, evidence, decisions, and lanes over the network.
 
-Three things are shared as widely as they can be, each under the key of what it depends on. Evidence (labels and scores of every
-sample at every stage) depends on models, groups and scores, not on thresholds; decisions add thresholds; lanes (one per ingress
-node) add delays and prices. A billion requests over a million samples cost a million scorings, and ten strategies over the same
-path with the same score cost one.
+Three things are shared as widely as they can be, each under the key of what it depends on. Evidence (labels and
+scores of every sample at every stage) depends on models, groups and scores, not on thresholds; decisions add
+thresholds; lanes (one per ingress node) add delays and prices. A billion requests over a million samples cost a
+million scorings, and ten strategies over the same path with the same score cost one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,8 @@ from coinfer._core import sim
 from coinfer.errors import BadValueError, UnknownNameError, UnsupportedError, nearest
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from coinfer.network import Deployment, Network
     from coinfer.predictions import Predictions
     from coinfer.strategy.base import PlanSpec, StageSpec, Strategy
@@ -88,7 +90,12 @@ class Compiler:
         groups = tuple(len(stage.members) for stage in spec.stages)
         # Deployments of one model at different nodes give the same evidence.
         shape = (tuple((model, score, *rest) for model, _, score, *rest in _hashable(members)), groups)
-        key = (shape, tuple(stage.threshold for stage in spec.stages), spec.oracle, tuple(m[1] for m in members))
+        key = (
+            shape,
+            tuple(stage.threshold for stage in spec.stages),
+            spec.oracle,
+            tuple(m[1] for m in members),
+        )
         if key in self._plans:
             return self._plans[key]
         if spec.oracle and self.predictions.labels is None:
@@ -108,7 +115,9 @@ class Compiler:
             self._evidence[shape] = core.gather(plan, self._outputs, self._threads)
         evidence = self._evidence[shape]
         twin = next((p for k, p in self._plans.items() if k[:3] == key[:3]), None)  # type: ignore[index]
-        decisions = twin.decisions if twin else core.decide(plan, evidence, self.predictions.labels if spec.oracle else None)
+        decisions = (
+            twin.decisions if twin else core.decide(plan, evidence, self.predictions.labels if spec.oracle else None)
+        )
         self._plans[key] = CompiledPlan(spec, plan, evidence, decisions)
         return self._plans[key]
 
@@ -142,8 +151,9 @@ class Compiler:
     def hosts(self, spec: PlanSpec, ingress: str) -> list[str]:
         """Name the node that asks and decides at each stage.
 
-        Under ingress control, the ingress. Under path control the node of the stage's members; a group whose members stand at
-        several nodes is asked from the ingress if it comes first, else from the node of its first member.
+        Under ingress control, the ingress. Under path control the node of the stage's members; a group whose
+        members stand at several nodes is asked from the ingress if it comes first, else from the node of its first
+        member.
         """
         if self.network.control == "ingress":
             return [ingress] * len(spec.stages)
@@ -171,17 +181,21 @@ class Compiler:
             self._legs[key] = (ns, pico_usd, jitters)
         return self._legs[key]
 
-    def service_ns(self, deployment: Deployment) -> float | np.ndarray[Any, np.dtype[np.float64]]:
+    def service_ns(self, deployment: Deployment) -> float | NDArray[np.float64]:
         """Give the mean service time of a deployment in nanoseconds, per sample if it was measured."""
         law, a, b, measured = self._service(deployment)
         if measured is not None:
-            return np.rint(a * measured.astype(np.float64) * 1e3)
-        return {"lognormal": np.exp(a + b * b / 2), "gamma": a * b}.get(law, a)
+            per_sample: NDArray[np.float64] = np.rint(a * measured.astype(np.float64) * 1e3)
+            return per_sample
+        return {"lognormal": math.exp(min(a + b * b / 2, 700.0)), "gamma": a * b}.get(law, a)
 
     def _member(self, deployment: Deployment, spec: PlanSpec, *, last: bool) -> tuple[Any, ...]:
         model = deployment.model
         if model not in self._index:
-            msg = f"model {model!r} is deployed at {deployment.node!r} but has no predictions; {nearest(model, self._index)}"
+            msg = (
+                f"model {model!r} is deployed at {deployment.node!r} but has no predictions; "
+                f"{nearest(model, self._index)}"
+            )
             raise UnknownNameError(msg)
         score = spec.score
         problem = _lacks(self.predictions[model].form, score)
@@ -208,7 +222,10 @@ class Compiler:
             if isinstance(label, str):
                 classes = self.predictions.classes
                 if classes is None or label not in classes:
-                    msg = f"model {name!r} abstains by class {label!r}, which the predictions lack; {nearest(label, classes or ())}"
+                    msg = (
+                        f"model {name!r} abstains by class {label!r}, which the predictions lack; "
+                        f"{nearest(label, classes or ())}"
+                    )
                     raise UnknownNameError(msg)
                 labels.append(classes.index(label))
             else:
@@ -251,7 +268,11 @@ def _lacks(form: str, score: str) -> str | None:
     """Say what a model of that form lacks for a score; None if nothing."""
     if score == "confidence" or (form in _VECTOR_FORMS and (form == "logits" or score not in _LOGIT_SCORES)):
         return None
-    gives = {"label": "gives labels only", "label_confidence": "gives label and confidence", "probs": "gives probabilities"}[form]
+    gives = {
+        "label": "gives labels only",
+        "label_confidence": "gives label and confidence",
+        "probs": "gives probabilities",
+    }[form]
     return f"{gives}, but score {score!r} needs {'logits' if score in _LOGIT_SCORES else 'a vector'}"
 
 
@@ -261,8 +282,3 @@ def _payload(network: Network, stage: StageSpec, size: str) -> float:
 
 def _hashable(members: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     return [(*member[:-1], tuple(member[-1])) for member in members]
-
-
-def as_mapping(strategies: Mapping[str, Strategy] | Strategy) -> dict[str, Strategy]:
-    """Give strategies a name each: their own, where none was given."""
-    return dict(strategies) if isinstance(strategies, Mapping) else {strategies.name: strategies}

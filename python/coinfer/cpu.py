@@ -1,8 +1,8 @@
 """Instruction sets: which implementations of the kernels this machine runs, and how to choose one.
 
-All implementations give the same bits, so the choice is a matter of speed, of testing, and of finding out why two machines
-differ. The widest set is used unless the environment variable ``COINFER_CPU`` or `use` says otherwise; a name that this
-machine lacks is an error, never a fallback.
+All implementations give the same bits, so the choice is a matter of speed, of testing, and of finding out why two
+machines differ. The widest set is used unless the environment variable ``COINFER_CPU`` or `use` says otherwise; a
+name that this machine lacks is an error, never a fallback.
 """
 
 from __future__ import annotations

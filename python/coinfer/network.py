@@ -195,8 +195,7 @@ class Model:
         place = f"model {self.name!r}"
         if self.classes is not None:
             names = [
-                check_name(c, f"{place}: class name")
-                for c in check_list(self.classes, f"{place}: classes", "names")
+                check_name(c, f"{place}: class name") for c in check_list(self.classes, f"{place}: classes", "names")
             ]
             if not names:
                 msg = f"{place}: classes must name at least one class"
@@ -244,10 +243,7 @@ class Tensors:
             msg = f"tensors: there is no form {self.form!r}; {nearest(str(self.form), _FORMS)}"
             raise UnknownNameError(msg)
         if (self.confidence is not None) != (self.form == "label_confidence"):
-            msg = (
-                "tensors: confidence names a tensor if and only if form is 'label_confidence', "
-                f"here {self.form!r}"
-            )
+            msg = f"tensors: confidence names a tensor if and only if form is 'label_confidence', here {self.form!r}"
             raise BadValueError(msg)
         if self.confidence is not None:
             check_name(self.confidence, "tensors: confidence")
@@ -306,12 +302,8 @@ class Deployment:
         check_name(self.model, "deployment: model")
         check_name(self.node, "deployment: node", forbidden="@")
         place = f"deployment {self.name!r}"
-        object.__setattr__(
-            self, "instances", check_integer(self.instances, f"{place}: instances", at_least=1)
-        )
-        object.__setattr__(
-            self, "max_batch", check_integer(self.max_batch, f"{place}: max_batch", at_least=1)
-        )
+        object.__setattr__(self, "instances", check_integer(self.instances, f"{place}: instances", at_least=1))
+        object.__setattr__(self, "max_batch", check_integer(self.max_batch, f"{place}: max_batch", at_least=1))
         sizes = (
             check_integer(size, f"{place}: preferred_batch", at_least=1, at_most=self.max_batch)
             for size in check_list(self.preferred_batch, f"{place}: preferred_batch", "batch sizes")
@@ -422,10 +414,7 @@ class Network:
         self._check_links()
         self._check_deployments()
         if not self.ingress:
-            msg = (
-                "network: no node is an ingress; leave out ingress = false "
-                "for at least one node of the lowest tier"
-            )
+            msg = "network: no node is an ingress; leave out ingress = false for at least one node of the lowest tier"
             raise BadValueError(msg)
 
     def _check_links(self) -> None:
@@ -441,10 +430,7 @@ class Network:
                     raise UnknownNameError(msg)
             ways = [link.between] if link.directed else [link.between, (link.b, link.a)]
             if not seen.isdisjoint(ways):
-                msg = (
-                    f"link {link.a!r} -- {link.b!r}: "
-                    "there is already a link between these nodes in this direction"
-                )
+                msg = f"link {link.a!r} -- {link.b!r}: there is already a link between these nodes in this direction"
                 raise BadValueError(msg)
             seen.update(ways)
 
@@ -452,10 +438,7 @@ class Network:
         for deployment in self.deployments:
             place = f"deployment {deployment.name!r}"
             if deployment.node not in self._node_index:
-                msg = (
-                    f"{place}: there is no node {deployment.node!r}; "
-                    f"{nearest(deployment.node, self._node_index)}"
-                )
+                msg = f"{place}: there is no node {deployment.node!r}; {nearest(deployment.node, self._node_index)}"
                 raise UnknownNameError(msg)
             if deployment.model not in self._model_index:
                 msg = (
@@ -571,8 +554,7 @@ class Network:
             nodes=tuple(Node(name, tier) for tier, name in enumerate(names)),
             links=tuple(Link((names[i], names[i + 1]), delay_ms=delays[i]) for i in range(count - 1)),
             models=tuple(
-                Model(model, request_kb=request_kb, answer_kb=answer_kb)
-                for model in dict.fromkeys(tiers.values())
+                Model(model, request_kb=request_kb, answer_kb=answer_kb) for model in dict.fromkeys(tiers.values())
             ),
             deployments=tuple(
                 Deployment(

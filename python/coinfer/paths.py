@@ -74,8 +74,7 @@ class Routes:
         self._dense = (
             len(network.links) > _DENSE_LINKS_PER_NODE * count
             and count <= _DENSE_NODES_MAX
-            and max((delay for row in self._out for _, delay in row), default=0)
-            < _UNREACHABLE // (4 * count * count)
+            and max((delay for row in self._out for _, delay in row), default=0) < _UNREACHABLE // (4 * count * count)
         )
 
     def delay_ms(self, a: str, b: str) -> float:
@@ -125,10 +124,7 @@ class Routes:
     def _key(self, a: str, b: str) -> _Key:
         key = self._row(self._network.node_index(a))[self._network.node_index(b)]
         if key is None:
-            msg = (
-                f"node {b!r} cannot be reached from {a!r}: no links lead there; "
-                "add a [[link]] between their sides"
-            )
+            msg = f"node {b!r} cannot be reached from {a!r}: no links lead there; add a [[link]] between their sides"
             raise UnsupportedError(msg)
         return key
 

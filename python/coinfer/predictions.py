@@ -274,9 +274,7 @@ class Predictions:
             truth = as_labels(labels, "labels", names, count)
             _check_length(truth, "labels", len(next(iter(outputs.values()))))
         if count is None:  # labels only, and nobody names the classes: as many as occur
-            largest = [
-                -1 if len(o) == 0 else int(np.max(o.label)) for o in outputs.values() if o.label is not None
-            ]
+            largest = [-1 if len(o) == 0 else int(np.max(o.label)) for o in outputs.values() if o.label is not None]
             count = 1 + max([0, *largest, -1 if truth is None or len(truth) == 0 else int(truth.max())])
         self._outputs = {name: _aligned(name, output, names, count) for name, output in outputs.items()}
         self._labels = truth
@@ -443,16 +441,12 @@ class Predictions:
                 metadata = check_metadata(None if raw is None else str(raw).encode(), "predictions", _OPENERS)
             else:
                 table = _read_table(path, suffix)
-                metadata = check_metadata(
-                    (table.schema.metadata or {}).get(METADATA_KEY), "predictions", _OPENERS
-                )
+                metadata = check_metadata((table.schema.metadata or {}).get(METADATA_KEY), "predictions", _OPENERS)
                 columns = dict(zip(table.column_names, table.columns, strict=True))
             return _from_columns(columns, metadata, classes, ignore_extra)
 
     @classmethod
-    def from_frame(
-        cls, frame: Any, *, classes: Sequence[str] | None = None, ignore_extra: bool = False
-    ) -> Predictions:
+    def from_frame(cls, frame: Any, *, classes: Sequence[str] | None = None, ignore_extra: bool = False) -> Predictions:
         """Build the table from a pandas or polars frame or an Arrow table, with the column names of `open`.
 
         Raises
@@ -573,19 +567,13 @@ def _check_outputs(outputs: Mapping[str, ModelOutput]) -> None:
     (first, output), *others = outputs.items()
     for name, other in others:
         if len(other) != len(output):
-            msg = (
-                f"models must have the same samples: {first!r} has {len(output)} rows, "
-                f"{name!r} has {len(other)}"
-            )
+            msg = f"models must have the same samples: {first!r} has {len(output)} rows, {name!r} has {len(other)}"
             raise BadValueError(msg)
 
 
 def _check_output(name: str, output: object) -> None:
     if not isinstance(output, ModelOutput):
-        msg = (
-            f"model {name!r}: must be a ModelOutput such as ModelOutput(logits=z), "
-            f"not {type(output).__name__}"
-        )
+        msg = f"model {name!r}: must be a ModelOutput such as ModelOutput(logits=z), not {type(output).__name__}"
         raise BadValueError(msg)
 
 
@@ -755,9 +743,7 @@ def _from_columns(
         if cut > 0 and field in _FIELDS:
             models.setdefault(name, {})[field] = column
         elif not ignore_extra:
-            hint = (
-                nearest(field, _FIELDS) if cut > 0 else "expected MODEL/logits, MODEL/label, ..., or labels"
-            )
+            hint = nearest(field, _FIELDS) if cut > 0 else "expected MODEL/logits, MODEL/label, ..., or labels"
             msg = f"column {key!r} is not part of predictions; {hint} (ignore_extra=True skips such columns)"
             raise UnknownNameError(msg)
     if not models:

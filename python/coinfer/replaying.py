@@ -1,7 +1,8 @@
-"""Replay: on this trace, over this network, with these models, what would the strategy have given?
+"""Replay: what a strategy would have given, on this trace, over this network, with these models.
 
-The work is the engine's. Here requests are joined with compiled plans, and sums become a `Summary`. Outcomes per request are not
-kept: they are a pure function of trace, predictions, network, strategy and seed, so `Run.outcomes` works them out when asked.
+The work is the engine's. Here requests are joined with compiled plans, and sums become a `Summary`. Outcomes per
+request are not kept: they are a pure function of trace, predictions, network, strategy and seed, so `Run.outcomes`
+works them out when asked.
 """
 
 from __future__ import annotations
@@ -12,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from coinfer._core import plan as core
 from coinfer._core import sim
-from coinfer.compiling import CompiledPlan, Compiler, Leg
-from coinfer.errors import BadValueError, UnknownNameError, nearest
+from coinfer.compiling import CompiledPlan, Compiler
+from coinfer.errors import BadValueError
 from coinfer.results import Estimate, Latency, Summary
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _CENSUS_ENTRIES_MAX = 1 << 26
 
 
 class Requests:
-    """A trace as the engine reads it, checked against samples and network; shared by all strategies that are compared on it."""
+    """A trace as the engine reads it, checked against samples and network; shared by all strategies compared on it."""
 
     def __init__(self, trace: Trace, predictions: Predictions, network: Network, threads: int = 1) -> None:
         if len(trace) == 0:
@@ -89,16 +89,19 @@ class Explanation:
 
     def __str__(self) -> str:
         o = self.outcome
-        lines = [f"request {self.request}: sample {o['sample']}, arrived at {o['ingress']} at {o['arrival_ns'] / 1e6:,.3f} ms"]
+        lines = [
+            f"request {self.request}: sample {o['sample']}, "
+            f"arrived at {o['ingress']} at {o['arrival_ns'] / 1e6:,.3f} ms"
+        ]
         for step in self.steps:
             lines.append(
-                f"  stage {step['stage']}  {' + '.join(step['models'])} at {' + '.join(step['nodes'])}: label {step['label']}, "
-                f"{step['score_kind']} {step['score']:.6g}; {step['reason']}"
+                f"  stage {step['stage']}  {' + '.join(step['models'])} at {' + '.join(step['nodes'])}: "
+                f"label {step['label']}, {step['score_kind']} {step['score']:.6g}; {step['reason']}"
             )
         truth = "" if o["label"] is None else f", truth {o['label']}"
         lines.append(
-            f"  {o['status']}: {o['answer']}{truth}; {o['latency_us'] / 1e3:,.3f} ms (network {o['network_us'] / 1e3:,.3f}, "
-            f"service {o['service_us'] / 1e3:,.3f}), {o['price_usd']:.6g} USD"
+            f"  {o['status']}: {o['answer']}{truth}; {o['latency_us'] / 1e3:,.3f} ms "
+            f"(network {o['network_us'] / 1e3:,.3f}, service {o['service_us'] / 1e3:,.3f}), {o['price_usd']:.6g} USD"
         )
         return "\n".join(lines)
 
@@ -174,9 +177,10 @@ class Run:
         Returns
         -------
         pyarrow.Table
-            One row per request: `request`, `arrival_ns`, `ingress`, `sample`, `answer` (class index, null if none), `answer_name`
-            if classes have names, `confidence`, `model` and `node` that settled it, `stages` consulted, `latency_us` and its parts
-            `network_us`, `queue_us`, `service_us`, `price_usd`, `correct` (null without a true label), `status`.
+            One row per request: `request`, `arrival_ns`, `ingress`, `sample`, `answer` (class index, null if none),
+            `answer_name` if classes have names, `confidence`, `model` and `node` that settled it, `stages`
+            consulted, `latency_us` and its parts `network_us`, `queue_us`, `service_us`, `price_usd`, `correct`
+            (null without a true label), `status`.
         """
         import pyarrow as pa
 
@@ -198,7 +202,9 @@ class Run:
             "answer": pa.array(answer, mask=none),
         }
         if self.predictions.classes is not None:
-            columns["answer_name"] = pa.DictionaryArray.from_arrays(pa.array(answer, mask=none), pa.array(list(self.predictions.classes)))
+            columns["answer_name"] = pa.DictionaryArray.from_arrays(
+                pa.array(answer, mask=none), pa.array(list(self.predictions.classes))
+            )
         columns |= {
             "confidence": pa.array(c["confidence"]),
             "model": pa.DictionaryArray.from_arrays(pa.array(model, mask=none), pa.array(models)),
@@ -279,7 +285,9 @@ class Run:
         classes = self.predictions.classes
         return label if label is None or classes is None else classes[label]
 
-    def _where(self, lane: NDArray[np.int32], stage: NDArray[np.uint8], what: str) -> tuple[list[str], NDArray[np.int32]]:
+    def _where(
+        self, lane: NDArray[np.int32], stage: NDArray[np.uint8], what: str
+    ) -> tuple[list[str], NDArray[np.int32]]:
         """Name, by code, the model(s) or the host of each request's stage."""
         names: dict[str, int] = {}
         width = max(len(p.spec.stages) for p in self._plans)
@@ -311,12 +319,14 @@ class Run:
         accuracy = None
         if tally["labelled"]:
             weight = tally["sample_weight"].astype(np.float64)
-            accuracy = Estimate.share(tally["correct"], tally["labelled"], float(weight.sum() ** 2 / np.square(weight).sum()))
+            accuracy = Estimate.share(
+                tally["correct"], tally["labelled"], float(weight.sum() ** 2 / np.square(weight).sum())
+            )
         classes = self.predictions.classes
         unsure: dict[str, int] = {}
         for compiled in self._plans:
-            for stage, count in zip(compiled.spec.stages, compiled.evidence.unsure_rows, strict=True):
-                unsure["+".join(d.model for d in stage.members)] = int(count)
+            for group, count in zip(compiled.spec.stages, compiled.evidence.unsure_rows, strict=True):
+                unsure["+".join(d.model for d in group.members)] = int(count)
         quantile = self.latency_quantiles
         return Summary(
             strategy=name,
@@ -345,7 +355,9 @@ class Run:
             },
             accuracy_by_ingress={
                 node: float(right) / float(total)
-                for node, right, total in zip(self.trace.nodes, tally["lane_correct"], tally["lane_labelled"], strict=True)
+                for node, right, total in zip(
+                    self.trace.nodes, tally["lane_correct"], tally["lane_labelled"], strict=True
+                )
                 if total
             },
             status={name: count for name, count in zip(_STATUS, tally["status"], strict=True) if name != "open"},
@@ -384,7 +396,8 @@ def replay(
     strategy : Strategy
         Where to answer.
     seed : int
-        For random service times and jitter. Draws are keyed by request and place, so strategies replayed with one seed share them.
+        For random service times and jitter. Draws are keyed by request and place, so strategies replayed with one
+        seed share them.
     threads : int
         Does not change any result.
 
@@ -404,7 +417,8 @@ def replay(
     >>> preds = ci.Predictions(
     ...     {"small": ci.ModelOutput(label=[0, 1, 1], confidence=[0.9, 0.4, 0.8]),
     ...      "large": ci.ModelOutput(label=[0, 0, 1], confidence=[0.9, 0.9, 0.9])}, labels=[0, 0, 1])
-    >>> net = ci.Network.chain({"device": "small", "cloud": "large"}, delay_ms=[20], service_ms=[1, 5], price_usd=[0, 1e-4])
+    >>> net = ci.Network.chain(
+    ...     {"device": "small", "cloud": "large"}, delay_ms=[20], service_ms=[1, 5], price_usd=[0, 1e-4])
     >>> trace = ci.Trace(arrival_ns=np.arange(3) * 1000, ingress=["device"] * 3, sample=[0, 1, 2])
     >>> run = ci.replay(trace, preds, net, ci.Forward(score="confidence", thresholds=[0.5]))
     >>> float(run.summary.accuracy), run.summary.latency_us.max, run.summary.settled_by_node["cloud"].__round__(3)

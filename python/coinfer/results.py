@@ -1,8 +1,8 @@
 """What a replay found: estimates with intervals, and the summary of one strategy.
 
-The unit of evidence is the *sample*, not the request: a million requests over 1,797 digits are 1,797 observations. An accuracy
-is therefore an `Estimate`: it behaves as a float and carries a 95 % Wilson interval whose n is the effective number of samples,
-1 / sum of squared sample weights (Kish 1965).
+The unit of evidence is the *sample*, not the request: a million requests over 1,797 digits are 1,797 observations.
+An accuracy is therefore an `Estimate`: it behaves as a float and carries a 95 % Wilson interval whose n is the
+effective number of samples, 1 / sum of squared sample weights (Kish 1965).
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ class Estimate(float):
     n_effective: float
 
     def __new__(cls, value: float, low: float, high: float, n_effective: float) -> Estimate:
+        """Make a float that carries its bounds."""
         self = super().__new__(cls, value)
         self.low, self.high, self.n_effective = low, high, n_effective
         return self

@@ -1,8 +1,9 @@
 """Scores: how sure an answer is, from logits or probabilities.
 
-Every kind of score and the label come out of one pass over memory, because that pass is what scoring costs; asking for four
-results is as cheap as asking for one. The bits of a row's score depend on its own values and the number of classes alone:
-not on the batch, the strides, the threads or the CPU. A threshold tuned in replay therefore decides the same live.
+Every kind of score and the label come out of one pass over memory, because that pass is what scoring costs; asking
+for four results is as cheap as asking for one. The bits of a row's score depend on its own values and the number of
+classes alone: not on the batch, the strides, the threads or the CPU. A threshold tuned in replay therefore decides
+the same live.
 
 A row that holds a NaN is no answer: its label is -1 and its scores are NaN. ``src/coinfer/score/score.hpp`` states the
 contract in full.
@@ -54,11 +55,11 @@ def score(
     Parameters
     ----------
     z : array of shape (N, C), float32 or float64
-        A NumPy array, a CPU tensor, or anything else with ``__dlpack__`` or ``__array__``. Any strides; what need not be
-        copied is not.
+        A NumPy array, a CPU tensor, or anything else with ``__dlpack__`` or ``__array__``. Any strides; what need
+        not be copied is not.
     kind : str, default "margin"
-        ``max_prob``, ``margin`` (p1 - p2), ``entropy`` (1 - H / ln C; 1 when C = 1), ``gini`` (the sum of p squared), and
-        from logits ``energy`` (T logsumexp(z / T)) and ``logit_margin`` ((z1 - z2) / T).
+        ``max_prob``, ``margin`` (p1 - p2), ``entropy`` (1 - H / ln C; 1 when C = 1), ``gini`` (the sum of p squared),
+        and from logits ``energy`` (T logsumexp(z / T)) and ``logit_margin`` ((z1 - z2) / T).
     temperature : float, default 1
         T > 0; p = softmax(z / T). Probabilities are tempered as softmax(ln p / T).
     input : {"logits", "probs"}
@@ -115,7 +116,8 @@ def scores(
     Returns
     -------
     Scores
-        A dict from each of kinds to an array of shape (N,), with the count of rows that hold no answer as ``.unanswered``.
+        A dict from each of kinds to an array of shape (N,), with the count of rows that hold no answer as
+        ``.unanswered``.
 
     Raises
     ------

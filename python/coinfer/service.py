@@ -172,9 +172,7 @@ class Measured(_Law):
 
 Law = Constant | Linear | Exponential | LogNormal | Gamma | Measured
 
-_LAWS: dict[str, type[Law]] = {
-    cls.law: cls for cls in (Constant, Linear, Exponential, LogNormal, Gamma, Measured)
-}
+_LAWS: dict[str, type[Law]] = {cls.law: cls for cls in (Constant, Linear, Exponential, LogNormal, Gamma, Measured)}
 
 
 def parse(table: object, where: str) -> Law:

@@ -178,10 +178,7 @@ class Trace:
 
     def __repr__(self) -> str:
         at = f"{len(self.nodes):,} node{'' if len(self.nodes) == 1 else 's'}"
-        return (
-            f"Trace({len(self):,} requests from {at}, {self.duration_s:.4g} s, "
-            f"{self.rate_rps:,.4g} requests/s)"
-        )
+        return f"Trace({len(self):,} requests from {at}, {self.duration_s:.4g} s, {self.rate_rps:,.4g} requests/s)"
 
     # ---- making traces -------------------------------------------------------------------------------------
 
@@ -467,9 +464,7 @@ class Trace:
 
         columns = {
             "arrival_ns": pa.array(self.arrival_ns),
-            "ingress": pa.DictionaryArray.from_arrays(
-                pa.array(self.ingress), pa.array(self.nodes, pa.string())
-            ),
+            "ingress": pa.DictionaryArray.from_arrays(pa.array(self.ingress), pa.array(self.nodes, pa.string())),
             "sample": pa.array(self.sample),
         }
         if self.deadline_us is not None:
@@ -516,9 +511,7 @@ class Trace:
             return cls(**dict(zip(names, table.columns, strict=True)), nodes=nodes)
 
     @classmethod
-    def batches(
-        cls, path: str | PathLike[str], *, rows: int = 1 << 18, ignore_extra: bool = False
-    ) -> Iterator[Trace]:
+    def batches(cls, path: str | PathLike[str], *, rows: int = 1 << 18, ignore_extra: bool = False) -> Iterator[Trace]:
         """Yield a trace file in batches of at most `rows` requests, in bounded memory.
 
         Every batch is checked, and its first arrival against the last one of the batch before. All batches
@@ -552,10 +545,7 @@ class Trace:
                     msg = f"in the rows from {done} on: {error}"
                     raise type(error)(msg) from None
                 if len(trace) and trace.arrival_ns[0] < last:
-                    msg = (
-                        f"arrival_ns: row {done} is {trace.arrival_ns[0]}, "
-                        f"earlier than the row before ({last})"
-                    )
+                    msg = f"arrival_ns: row {done} is {trace.arrival_ns[0]}, earlier than the row before ({last})"
                     raise BadValueError(msg)
             last = int(trace.arrival_ns[-1]) if len(trace) else last
             done += len(trace)
@@ -596,9 +586,7 @@ def _check_length(array: Any, what: str, rows: int) -> None:
 
 
 def _check_order(arrival: NDArray[np.int64], what: str, hint: str = "") -> None:
-    check_range(
-        arrival[:1], what, 0, 2**63 - 1, "arrivals count from the start of the trace and must be >= 0"
-    )
+    check_range(arrival[:1], what, 0, 2**63 - 1, "arrivals count from the start of the trace and must be >= 0")
     earlier = arrival[1:] < arrival[:-1]
     if earlier.any():
         row = first_row(earlier) + 1
@@ -609,9 +597,7 @@ def _check_order(arrival: NDArray[np.int64], what: str, hint: str = "") -> None:
         raise BadValueError(msg)
 
 
-def _ingress_codes(
-    ingress: Any, rows: int, nodes: Sequence[str] | None
-) -> tuple[NDArray[np.int32], tuple[str, ...]]:
+def _ingress_codes(ingress: Any, rows: int, nodes: Sequence[str] | None) -> tuple[NDArray[np.int32], tuple[str, ...]]:
     listed = None if nodes is None else _node_names(nodes)
     found: tuple[str, ...]
     if isinstance(ingress, str):
@@ -653,9 +639,7 @@ def _recode(codes: NDArray[np.int32], found: tuple[str, ...], listed: tuple[str,
     used = np.bincount(codes, minlength=len(found))
     for code, name in enumerate(found):
         if name not in position and used[code]:
-            msg = (
-                f"ingress: row {first_row(codes == code)}: there is no node {name!r}; {nearest(name, listed)}"
-            )
+            msg = f"ingress: row {first_row(codes == code)}: there is no node {name!r}; {nearest(name, listed)}"
             raise UnknownNameError(msg)
     return np.array([position.get(name, -1) for name in found] or [0], np.int32)[codes]
 
@@ -844,10 +828,7 @@ def _class_weights(
         weights = np.zeros(len(known))
         for value, weight in mix.items():
             if value not in position:
-                msg = (
-                    f"label_mix of {name!r}: no sample has the class {value!r}; "
-                    f"{nearest(value, map(str, known))}"
-                )
+                msg = f"label_mix of {name!r}: no sample has the class {value!r}; {nearest(value, map(str, known))}"
                 raise UnknownNameError(msg)
             weights[position[value]] = check_number(weight, f"label_mix of {name!r}: weight of {value!r}")
         mixes[name] = classes, weights
@@ -878,10 +859,7 @@ def _arrivals_ns(times: Any, unit: str) -> NDArray[np.int64]:
         result = np.rint(np.where(bad, 0.0, numbers) * _NS[unit]).astype(np.int64)
     if bad.any():
         row = first_row(bad)
-        msg = (
-            f"times: row {row} is {array[row]}; "
-            "a time must be a finite number >= 0 that fits 64-bit nanoseconds"
-        )
+        msg = f"times: row {row} is {array[row]}; a time must be a finite number >= 0 that fits 64-bit nanoseconds"
         raise BadValueError(msg)
     return result
 
@@ -940,17 +918,11 @@ def _check_schema(schema: Any, ignore_extra: bool) -> tuple[tuple[str, ...] | No
     for name in _COLUMNS[:3]:
         if name not in schema.names:
             found = ", ".join(schema.names[:12]) or "none"
-            msg = (
-                f"column {name!r} is missing; a trace has arrival_ns, "
-                f"ingress and sample, this file has: {found}"
-            )
+            msg = f"column {name!r} is missing; a trace has arrival_ns, ingress and sample, this file has: {found}"
             raise BadFileError(msg)
     for name in schema.names:
         if name not in _COLUMNS and not ignore_extra:
-            msg = (
-                f"column {name!r} is not part of a trace; "
-                f"{nearest(name, _COLUMNS)} (ignore_extra=True skips it)"
-            )
+            msg = f"column {name!r} is not part of a trace; {nearest(name, _COLUMNS)} (ignore_extra=True skips it)"
             raise UnknownNameError(msg)
     nodes = metadata.get("nodes")
     return None if nodes is None else tuple(nodes), [name for name in _COLUMNS if name in schema.names]

@@ -18,7 +18,8 @@ Isa parse(std::string_view wanted) {
     known += known.empty() ? "" : ", ";
     known += name(isa);
   }
-  throw std::invalid_argument("this CPU or build has no implementation '" + std::string(wanted) + "'; it has: " + known);
+  throw std::invalid_argument("this CPU or build has no implementation '" + std::string(wanted) +
+                              "'; it has: " + known);
 }
 
 Isa from_environment() {

@@ -1,5 +1,5 @@
-// Which instruction set the kernels run on. Every kernel family is compiled once per set and chosen at run time; the choice
-// is listed, can be forced, and forcing a set that this CPU lacks is an error, never a fallback.
+// Which instruction set the kernels run on. Every kernel family is compiled once per set and chosen at run time; the
+// choice is listed, can be forced, and forcing a set that this CPU lacks is an error, never a fallback.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +15,8 @@ std::string_view name(Isa isa) noexcept;
 /// The instruction sets that this build holds and this CPU runs, slowest first.
 std::vector<Isa> implementations();
 
-/// The set in use: the forced one, else COINFER_CPU, else the widest. Throws std::invalid_argument on an unusable COINFER_CPU.
+/// The set in use: the forced one, else COINFER_CPU, else the widest. Throws std::invalid_argument on an unusable
+/// COINFER_CPU.
 Isa implementation();
 
 /// Force a set by name, or "auto" to undo. Throws std::invalid_argument that lists what is allowed.

@@ -12,8 +12,8 @@ inline constexpr Label no_answer = -1;
 /// In which form a model answers. Real services return all of these.
 enum class Form : std::uint8_t { none, label, label_confidence, probs, logits };
 
-/// One model over n rows (n = 1 when live). `vector` holds rows x classes with unit stride along a row; `relabel`, if set,
-/// maps the model's own class indices, in increasing order, to those of the label set that all models share.
+/// One model over n rows (n = 1 when live). `vector` holds rows x classes with unit stride along a row; `relabel`, if
+/// set, maps the model's own class indices, in increasing order, to those of the label set that all models share.
 struct Outputs {
   Form form = Form::none;
   std::size_t rows = 0;

@@ -7,13 +7,13 @@
 
 namespace coinfer {
 
-/// answered: the stop rule was satisfied, or no stage was left. degraded: the best answer so far, because a stage failed or was
-/// late. expired: nothing in time. rejected: a full queue. failed: every consulted member erred.
+/// answered: the stop rule was satisfied, or no stage was left. degraded: the best answer so far, because a stage
+/// failed or was late. expired: nothing in time. rejected: a full queue. failed: every consulted member erred.
 enum class Status : std::uint8_t { open, answered, degraded, rejected, expired, failed };
 inline constexpr std::size_t status_count = 6;
 
-/// A class index >= 0 is an answer; -1 is none; below that stands an abstention ("I don't know") by the class -2 - label. An
-/// abstention is never settled on while a stage remains, never a vote, and always incorrect.
+/// A class index >= 0 is an answer; -1 is none; below that stands an abstention ("I don't know") by the class -2 -
+/// label. An abstention is never settled on while a stage remains, never a vote, and always incorrect.
 inline constexpr Label abstention(Label label) noexcept { return -2 - label; }
 inline constexpr bool abstains(Label label) noexcept { return label < no_answer; }
 

@@ -1,4 +1,5 @@
-// Split rows over threads. No pool: a pool would not survive fork, and a spawn costs less than the work it is asked for.
+// Split rows over threads. No pool: a pool would not survive fork, and a spawn costs less than the work it is asked
+// for.
 #pragma once
 
 #include <algorithm>
@@ -9,7 +10,8 @@
 
 namespace coinfer {
 
-/// Call work(first, last) on `threads` ranges of [0, rows), each a multiple of `grain`. The first exception is rethrown here.
+/// Call work(first, last) on `threads` ranges of [0, rows), each a multiple of `grain`. The first exception is rethrown
+/// here.
 template <class Work>
 void split(std::size_t rows, unsigned threads, std::size_t grain, const Work& work) {
   const std::size_t grains = (rows + grain - 1) / grain;

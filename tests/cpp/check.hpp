@@ -61,20 +61,20 @@ inline int run_all() {
 
 #define CHECK_JOIN2(a, b) a##b
 #define CHECK_JOIN(a, b) CHECK_JOIN2(a, b)
-#define TEST(name) TEST_AT(name, CHECK_JOIN(test_case_, __LINE__))
-#define TEST_AT(name, id)                                         \
-  static void id();                                               \
-  static const check::Register CHECK_JOIN(id, _entry)(name, id); \
+#define TEST(name) TEST_AT(name, CHECK_JOIN(test_case_, __LINE__), CHECK_JOIN(test_entry_, __LINE__))
+#define TEST_AT(name, id, entry)                \
+  static void id();                             \
+  static const check::Register entry(name, id); \
   static void id()
 #define CHECK(condition) check::that(static_cast<bool>(condition), #condition, __FILE__, __LINE__)
 #define CHECK_EQ(a, b) check::equal((a), (b), #a " == " #b, __FILE__, __LINE__)
-#define CHECK_THROWS(expression, type)                                            \
-  do {                                                                            \
-    bool thrown = false;                                                          \
-    try {                                                                         \
-      (void)(expression);                                                         \
-    } catch (const type&) {                                                       \
-      thrown = true;                                                              \
-    }                                                                             \
-    check::that(thrown, #expression " throws " #type, __FILE__, __LINE__);        \
+#define CHECK_THROWS(expression, type)                                     \
+  do {                                                                     \
+    bool thrown = false;                                                   \
+    try {                                                                  \
+      (void)(expression);                                                  \
+    } catch (const type&) {                                                \
+      thrown = true;                                                       \
+    }                                                                      \
+    check::that(thrown, #expression " throws " #type, __FILE__, __LINE__); \
   } while (false)

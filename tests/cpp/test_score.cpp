@@ -68,7 +68,10 @@ TEST("every instruction set gives the same bits") {
     const std::size_t rows = classes < 200 ? 133 : 19;
     const std::vector<float> z = random_logits(rows * classes, static_cast<unsigned>(classes));
     for (const float temperature : {1.0F, 0.05F, 20.0F}) {
-      const Vectors vectors{.data = z.data(), .rows = rows, .classes = classes, .row_stride = static_cast<std::ptrdiff_t>(classes),
+      const Vectors vectors{.data = z.data(),
+                            .rows = rows,
+                            .classes = classes,
+                            .row_stride = static_cast<std::ptrdiff_t>(classes),
                             .temperature = temperature};
       Results expected;
       for (const Isa isa : implementations()) {
@@ -93,7 +96,11 @@ TEST("threads, parts and copies change nothing") {
   for (std::size_t i = 0; i < rows; ++i) {
     for (std::size_t j = 0; j < classes; ++j) turned[j * rows + rows - 1 - i] = z[i * classes + j];
   }
-  Vectors other{.data = turned.data() + rows - 1, .float64 = true, .rows = rows, .classes = classes, .row_stride = -1,
+  Vectors other{.data = turned.data() + rows - 1,
+                .float64 = true,
+                .rows = rows,
+                .classes = classes,
+                .row_stride = -1,
                 .class_stride = static_cast<std::ptrdiff_t>(rows)};
   CHECK(same_bits(score_all(other, 2), whole));
   CHECK(same_bits(score_all(other), whole));
@@ -103,7 +110,8 @@ TEST("a subset of results has the bits of the full set") {
   const std::size_t rows = 50;
   for (const std::size_t classes : {7, 40}) {
     const std::vector<float> z = random_logits(rows * classes, 3);
-    const Vectors vectors{.data = z.data(), .rows = rows, .classes = classes, .row_stride = static_cast<std::ptrdiff_t>(classes)};
+    const Vectors vectors{
+        .data = z.data(), .rows = rows, .classes = classes, .row_stride = static_cast<std::ptrdiff_t>(classes)};
     const Results all = score_all(vectors);
     for (std::size_t k = 0; k < kind_count; ++k) {
       std::vector<float> alone(rows);

@@ -1,4 +1,7 @@
 from . import cpu as cpu
+from . import plan as plan
 from . import score as score
+from . import sim as sim
+from . import sweep as sweep
 
 __version__: str

@@ -1,8 +1,8 @@
 """What every strategy is: something that lays out a plan for each ingress node.
 
-A strategy is a small immutable description. It touches no data: `plan` says which deployments to consult in which order, how to
-combine them and when to stop; the compiler (`coinfer.compiling`) turns that into the engine's plan and the engine does the rest.
-Strategies are saved as TOML with their `kind` and parameters.
+A strategy is a small immutable description. It touches no data: `plan` says which deployments to consult in which
+order, how to combine them and when to stop; the compiler (`coinfer.compiling`) turns that into the engine's plan
+and the engine does the rest. Strategies are saved as TOML with their `kind` and parameters.
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ class Strategy(ABC):
 
         from coinfer._files import replacing
 
-        with replacing(path) as temporary:
-            Path(temporary).write_text(tomlkit.dumps(self.to_dict()), encoding="utf-8")
+        with replacing(Path(path)) as temporary:
+            temporary.write_text(tomlkit.dumps(self.to_dict()), encoding="utf-8")
 
     @staticmethod
     def open(path: str | Path) -> Strategy:

@@ -26,8 +26,8 @@ class Forward(Strategy):
     Parameters
     ----------
     score : str
-        ``"confidence"`` (as the service reports it; the largest probability of a model that reports vectors), or a kind of
-        `coinfer.score`, which needs vectors from every model but the last.
+        ``"confidence"`` (as the service reports it; the largest probability of a model that reports vectors), or a
+        kind of `coinfer.score`, which needs vectors from every model but the last.
     thresholds : sequence of float, or mapping of model to float, optional
         One per stage but the last, in path order, where all paths have equal length; keyed by model otherwise.
     threshold : float, optional
@@ -64,12 +64,17 @@ class Forward(Strategy):
         if self.thresholds is not None:
             if isinstance(self.thresholds, Mapping):
                 checked: tuple[float, ...] | dict[str, float] = {
-                    str(model): _number(value, f"threshold of model {model!r}") for model, value in self.thresholds.items()
+                    str(model): _number(value, f"threshold of model {model!r}")
+                    for model, value in self.thresholds.items()
                 }
             elif isinstance(self.thresholds, Sequence | _arrays()) and not isinstance(self.thresholds, str):
-                checked = tuple(_number(value, f"threshold {i} of {self.thresholds!r}") for i, value in enumerate(self.thresholds))
+                checked = tuple(
+                    _number(value, f"threshold {i} of {self.thresholds!r}") for i, value in enumerate(self.thresholds)
+                )
             else:
-                msg = f"thresholds must be a sequence of numbers or a mapping of model to number, not {self.thresholds!r}"
+                msg = (
+                    f"thresholds must be a sequence of numbers or a mapping of model to number, not {self.thresholds!r}"
+                )
                 raise BadValueError(msg)
             object.__setattr__(self, "thresholds", checked)
         if self.threshold is not None:
@@ -131,7 +136,7 @@ class Forward(Strategy):
         return dict.fromkeys(models, float(self.temperature))
 
     def to_dict(self) -> dict[str, Any]:
-        """Give `kind` and parameters, as they stand in a strategy file; thresholds keyed by model stand in `[threshold]`."""
+        """Give `kind` and parameters, as in a strategy file; thresholds keyed by model stand in `[threshold]`."""
         table: dict[str, Any] = {"kind": self.kind, "score": self.score}
         if self.models is not None:
             table["models"] = list(self.models)

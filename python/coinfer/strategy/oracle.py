@@ -19,8 +19,9 @@ __all__ = ["SelectionOracle"]
 class SelectionOracle(Strategy):
     """Stop at the first right answer along the path, else at the first stage.
 
-    It knows the true labels, so it can only be replayed. No strategy that *selects* one member's answer along the same path is
-    more accurate, nor as accurate with fewer stages; combinations such as a mean or a stack may exceed it.
+    It knows the true labels, so it can only be replayed. No strategy that *selects* one member's answer along the
+    same path is more accurate, nor as accurate with fewer stages; combinations such as a mean or a stack may exceed
+    it.
     """
 
     kind: ClassVar[str] = "oracle"

@@ -50,14 +50,22 @@ class Remote(Strategy):
             there = [d for d in there if d.model == self.model]
         if len(there) != 1:
             names = ", ".join(repr(d.model) for d in there)
-            said = f"several models stand there: say which, model= one of {names}" if there else "no such model stands there"
+            said = (
+                f"several models stand there: say which, model= one of {names}"
+                if there
+                else "no such model stands there"
+            )
             msg = f"Remote({self.node!r}): {said}"
             raise UnsupportedError(msg)
         return PlanSpec((StageSpec((there[0],)),))
 
     def to_dict(self) -> dict[str, Any]:
         """Give `kind` and parameters, as they stand in a strategy file."""
-        return {"kind": self.kind, "node": self.node, **({"model": self.model} if self.model is not None else {})}
+        return {
+            "kind": self.kind,
+            "node": self.node,
+            **({"model": self.model} if self.model is not None else {}),
+        }
 
     @classmethod
     def from_dict(cls, table: Mapping[str, Any]) -> Remote:

@@ -20,7 +20,12 @@ QUANTITIES = ("accuracy", "latency_us_mean", "price_usd", "forwarded_share", "st
 """What can be minimised or bounded: shares, microseconds, USD per request, stages per request."""
 
 _FORM = re.compile(r"\s*([A-Za-z_][\w.]*)\s*(>=|<=|>|<)\s*([-+0-9.eE_]+)\s*")
-_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
+_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+}
 
 
 @dataclass(frozen=True, slots=True)

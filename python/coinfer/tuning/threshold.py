@@ -1,7 +1,8 @@
 """One threshold, tuned exactly: every operating point of a `Forward` strategy from one sort.
 
-The whole front is found in O(N log N) (see ``src/coinfer/sweep/cuts.hpp``); nothing is sampled, no grid is laid. The point is
-chosen on one part of the samples and measured on the other, because a threshold looks best on the data it was chosen on.
+The whole front is found in O(N log N) (see ``src/coinfer/sweep/cuts.hpp``); nothing is sampled, no grid is laid.
+The point is chosen on one part of the samples and measured on the other, because a threshold looks best on the data
+it was chosen on.
 """
 
 from __future__ import annotations
@@ -42,16 +43,18 @@ class Tuned:
     strategy : Forward
         Ready to replay.
     front : pyarrow.Table
-        Every operating point on the samples it was fitted on, in order of falling threshold: `threshold`, `accuracy`,
-        `forwarded_share` (not settled at the first stage), `stages`, `latency_us_mean`, `price_usd`, `on_front` (no other point is
-        as accurate and cheaper in the objective, or as cheap and more accurate), `feasible`.
+        Every operating point on the samples it was fitted on, in order of falling threshold: `threshold`,
+        `accuracy`, `forwarded_share` (not settled at the first stage), `stages`, `latency_us_mean`, `price_usd`,
+        `on_front` (no other point is as accurate and cheaper in the objective, or as cheap and more accurate),
+        `feasible`.
     chosen : dict
         The chosen row of `front`.
     measured : dict
-        The same quantities on the samples that were held out; `accuracy` is an `Estimate`. On the fitted samples themselves if
-        nothing was held out (`held_out` says which).
+        The same quantities on the samples that were held out; `accuracy` is an `Estimate`. On the fitted samples
+        themselves if nothing was held out (`held_out` says which).
     feasible : bool
-        Whether some point meets all constraints on the fitted samples. If not, `chosen` is the point that misses them least.
+        Whether some point meets all constraints on the fitted samples. If not, `chosen` is the point that misses
+        them least.
     binding : str or None
         The constraint that is missed, or that keeps a cheaper point from being chosen.
     """
@@ -87,7 +90,7 @@ class Tuned:
 
     def rows(self) -> list[tuple[str, str, str]]:
         """Give what `print` shows: name, value where fitted, value where measured."""
-        shown = []
+        shown: list[tuple[str, str, str]] = []
         for name in ("accuracy", "forwarded_share", "stages", "latency_us_mean", "price_usd"):
             if name in self.chosen:
                 measured = self.measured[name]
@@ -101,8 +104,12 @@ class Tuned:
         return "\n".join(lines)
 
     def _verdict(self) -> str:
-        wish = f"minimise {self.minimise}" + (f" subject to {', '.join(map(str, self.subject_to))}" if self.subject_to else "")
-        where = f"chosen on {self.samples[0]:,} samples, measured on " + (f"{self.samples[1]:,} others" if self.held_out else "the same")
+        wish = f"minimise {self.minimise}" + (
+            f" subject to {', '.join(map(str, self.subject_to))}" if self.subject_to else ""
+        )
+        where = f"chosen on {self.samples[0]:,} samples, measured on " + (
+            f"{self.samples[1]:,} others" if self.held_out else "the same"
+        )
         if self.feasible:
             return f"{wish}; {where}"
         return f"{wish}: INFEASIBLE, this is the nearest point; '{self.binding}' cannot be met; {where}"
@@ -132,8 +139,8 @@ def tune(
 ) -> Tuned:
     """Choose the threshold of a `Forward` strategy that minimises one quantity under constraints on others.
 
-    One threshold for all stages; for two stages that is every cascade there is. All operating points are examined, exactly; equal
-    scores are never cut apart. Thresholds lie midway between adjacent distinct scores.
+    One threshold for all stages; for two stages that is every cascade there is. All operating points are examined,
+    exactly; equal scores are never cut apart. Thresholds lie midway between adjacent distinct scores.
 
     Parameters
     ----------
@@ -144,16 +151,18 @@ def tune(
     network : Network
         For latency and price; mean service times, no queues.
     minimise : str
-        ``"price_usd"``, ``"latency_us_mean"``, ``"forwarded_share"`` or ``"stages"`` (``"accuracy"`` is maximised). Ties go to the
-        higher accuracy, then to the lower forwarded share.
+        ``"price_usd"``, ``"latency_us_mean"``, ``"forwarded_share"`` or ``"stages"`` (``"accuracy"`` is maximised).
+        Ties go to the higher accuracy, then to the lower forwarded share.
     subject_to : str or iterable of str
         Such as ``"accuracy >= 0.95"``.
     split : pair of float, or None
-        Shares of the samples to choose on and to measure on, drawn at random by `seed`; None chooses and measures on all.
+        Shares of the samples to choose on and to measure on, drawn at random by `seed`; None chooses and measures
+        on all.
     seed : int
         For the split.
     ingress : str, optional
-        Whose path to tune for. Default: the network's ingress nodes in equal parts; their paths must hold the same models.
+        Whose path to tune for. Default: the network's ingress nodes in equal parts; their paths must hold the same
+        models.
     threads : int
         Does not change any result.
 
@@ -219,7 +228,9 @@ def tune(
 Columns = dict[str, "NDArray[Any]"]
 
 
-def _common_plan(strategy: Forward, compiler: Compiler, ingress: str | None) -> tuple[CompiledPlan, list[tuple[CompiledPlan, str]]]:
+def _common_plan(
+    strategy: Forward, compiler: Compiler, ingress: str | None
+) -> tuple[CompiledPlan, list[tuple[CompiledPlan, str]]]:
     if ingress is not None:
         compiler.network.node(ingress)
     names = compiler.network.ingress if ingress is None else (ingress,)
@@ -229,8 +240,8 @@ def _common_plan(strategy: Forward, compiler: Compiler, ingress: str | None) -> 
     for (_, name), others in zip(ways, models, strict=True):
         if others != models[0]:
             msg = (
-                f"the path from {name!r} ({' -> '.join(others)}) differs from that from {names[0]!r} ({' -> '.join(models[0])}); "
-                "say which to tune for with ingress="
+                f"the path from {name!r} ({' -> '.join(others)}) differs from that from {names[0]!r} "
+                f"({' -> '.join(models[0])}); say which to tune for with ingress="
             )
             raise UnsupportedError(msg)
     if len(models[0]) < 2:
@@ -239,12 +250,16 @@ def _common_plan(strategy: Forward, compiler: Compiler, ingress: str | None) -> 
     return ways[0][0], ways
 
 
-def _split(count: int, split: Sequence[float] | None, seed: int) -> tuple[NDArray[np.uint32], NDArray[np.uint32] | None]:
+def _split(
+    count: int, split: Sequence[float] | None, seed: int
+) -> tuple[NDArray[np.uint32], NDArray[np.uint32] | None]:
     if split is None:
         return np.arange(count, dtype=np.uint32), None
     shares = tuple(split)
     if len(shares) != 2 or any(isinstance(s, str) or not 0 < s < 1 for s in shares) or sum(shares) > 1 + 1e-9:
-        msg = f"split must be two positive shares (to choose on, to measure on) that add up to at most 1, or None, not {split!r}"
+        msg = (
+            f"split must be two positive shares (to choose on, to measure on), at most 1 in sum, or None, not {split!r}"
+        )
         raise BadValueError(msg)
     first, second = round(shares[0] * count), round(sum(shares) * count)
     if first == 0 or second == first:
@@ -325,12 +340,15 @@ def _choose(
         return at, binding
     missed = sum((c.excess(front[c.quantity]) / max(abs(c.bound), 1e-12) for c in constraints), np.zeros(len(goal)))
     at = int(np.lexsort((goal, missed))[0])
-    worst = max(constraints, key=lambda c: float(c.excess(front[c.quantity][at : at + 1])[0]) / max(abs(c.bound), 1e-12))
+    worst = max(
+        constraints,
+        key=lambda c: float(c.excess(front[c.quantity][at : at + 1])[0]) / max(abs(c.bound), 1e-12),
+    )
     return at, str(worst)
 
 
 def _on_front(front: Columns, objective: str) -> NDArray[np.bool_]:
-    """Mark the points that no other dominates in (accuracy, cost); the cost is the objective, or the forwarded share."""
+    """Mark the points that no other dominates in accuracy and cost: the objective, or the forwarded share."""
     cost = front["forwarded_share"] if objective in _HIGHER_IS_BETTER else front[objective]
     on = np.zeros(len(cost), bool)
     if "accuracy" not in front:
@@ -344,7 +362,11 @@ def _on_front(front: Columns, objective: str) -> NDArray[np.bool_]:
 
 
 def _measure(
-    tuned: Forward, compiler: Compiler, ways: list[tuple[CompiledPlan, str]], costs: _Costs, rows: NDArray[np.uint32]
+    tuned: Forward,
+    compiler: Compiler,
+    ways: list[tuple[CompiledPlan, str]],
+    costs: _Costs,
+    rows: NDArray[np.uint32],
 ) -> dict[str, Any]:
     compiled = compiler.plan(tuned, ways[0][1])
     stage = compiled.decisions.route[rows].astype(np.int64)
@@ -363,4 +385,3 @@ def _measure(
     measured["latency_us_mean"] = float(taken.mean() / costs.ingresses / 1e3)
     measured["price_usd"] = float(costs.pico_usd[stage].mean() / costs.ingresses / 1e12)
     return measured
-

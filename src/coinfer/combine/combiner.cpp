@@ -42,16 +42,13 @@ float Curve::operator()(float score) const noexcept {
 
 void read(const Member& member, const Outputs& block, Label* labels, float* scores) {
   switch (block.form) {
-    case Form::none:
-      std::fill_n(labels, block.rows, no_answer);
-      break;
+    case Form::none: std::fill_n(labels, block.rows, no_answer); break;
     case Form::logits:
-    case Form::probs:
-      read_vectors(member, block, labels, scores);
-      break;
+    case Form::probs: read_vectors(member, block, labels, scores); break;
     case Form::label:
     case Form::label_confidence:
-      if (member.score) throw std::invalid_argument("a score of this kind needs a vector, but the model gives labels only");
+      if (member.score)
+        throw std::invalid_argument("a score of this kind needs a vector, but the model gives labels only");
       std::copy_n(block.label, block.rows, labels);
       if (block.form == Form::label) {
         std::fill_n(scores, block.rows, unsure);

@@ -1,8 +1,9 @@
 // How the answers so far become one answer: the running state of a block of rows, one member added at a time.
 //
-// Contract. Rows never look at each other, so a block of any size gives the same bits. A member without an answer for a row
-// (label -1) changes nothing there; an abstention is never a vote. `answer` yields, per row, a class index, an abstention or
-// -1, and a score that is NaN unless the label is a class. A combiner is stateless itself and shared between threads.
+// Contract. Rows never look at each other, so a block of any size gives the same bits. A member without an answer for a
+// row (label -1) changes nothing there; an abstention is never a vote. `answer` yields, per row, a class index, an
+// abstention or -1, and a score that is NaN unless the label is a class. A combiner is stateless itself and shared
+// between threads.
 #pragma once
 
 #include <cstddef>
@@ -23,8 +24,8 @@ struct Curve {
   float operator()(float score) const noexcept;
 };
 
-/// Which number says how sure an answer is: a kind computed from vectors, or (empty) the confidence that the service reports;
-/// a model that reports a vector reports its largest probability.
+/// Which number says how sure an answer is: a kind computed from vectors, or (empty) the confidence that the service
+/// reports; a model that reports a vector reports its largest probability.
 using ScoreKind = std::optional<Kind>;
 
 /// One deployment that a stage consults, with all that is needed to read its answers.
@@ -38,7 +39,8 @@ struct Member {
   std::vector<Label> abstain;  // classes, in the shared label set, that mean "I don't know"
 };
 
-/// Read one member's answers to a block of rows: labels in the shared label set, -1 or an abstention; calibrated scores.
+/// Read one member's answers to a block of rows: labels in the shared label set, -1 or an abstention; calibrated
+/// scores.
 void read(const Member& member, const Outputs& block, Label* labels, float* scores);
 
 class Combiner {

@@ -85,7 +85,8 @@ void settle(const float* scores, std::size_t rows, std::size_t stages, const flo
 
 Decisions decide(const Plan& plan, const Evidence& evidence, std::span<const Label> truth) {
   if (evidence.stages != plan.stages.size()) throw std::invalid_argument("the evidence belongs to another plan");
-  if (!plan.state_independent()) throw std::invalid_argument("decisions of this plan depend on queues or on what it learned");
+  if (!plan.state_independent())
+    throw std::invalid_argument("decisions of this plan depend on queues or on what it learned");
   Decisions decisions;
   decisions.route.resize(evidence.rows);
   if (plan.oracle) {

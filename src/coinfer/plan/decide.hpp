@@ -1,5 +1,5 @@
-// Decisions: for every sample, which stages a plan consults and where it stops. One per (sample, plan), shared by every ingress
-// node with that plan; requests only look them up.
+// Decisions: for every sample, which stages a plan consults and where it stops. One per (sample, plan), shared by every
+// ingress node with that plan; requests only look them up.
 #pragma once
 
 #include <cstdint>
@@ -20,9 +20,10 @@ struct Decisions {
   std::vector<Itinerary> itineraries;
 };
 
-/// settled[row] = first stage whose score reaches its threshold, else the last stage. Built-in rule without curves only; equal to
-/// judge() row by row. `scores` is [stage][row], thresholds has one entry per stage but the last.
-void settle(const float* scores, std::size_t rows, std::size_t stages, const float* thresholds, std::uint8_t* settled) noexcept;
+/// settled[row] = first stage whose score reaches its threshold, else the last stage. Built-in rule without curves
+/// only; equal to judge() row by row. `scores` is [stage][row], thresholds has one entry per stage but the last.
+void settle(const float* scores, std::size_t rows, std::size_t stages, const float* thresholds,
+            std::uint8_t* settled) noexcept;
 
 /// Decide every row of a state-independent plan. `truth` (may be empty) is read by the oracle alone.
 Decisions decide(const Plan& plan, const Evidence& evidence, std::span<const Label> truth = {});

@@ -81,7 +81,8 @@ Evidence gather(const Plan& plan, std::span<const Outputs> by_model, unsigned th
         plan.combiner->answer(state.data(), count, s, evidence.label.data() + at, evidence.score.data() + at);
         for (std::size_t i = 0; i < count; ++i) {
           evidence.missed[at + i] = answered[i] == 0 ? 2 : answered[i] < stage.count ? 1 : 0;
-          // Nobody new to be sure of: an older answer stays the best so far, but its score says nothing about this stage.
+          // Nobody new to be sure of: an older answer stays the best so far, but its score says nothing about this
+          // stage.
           if (answered[i] == 0) evidence.score[at + i] = std::numeric_limits<float>::quiet_NaN();
         }
       }

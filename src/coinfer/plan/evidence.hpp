@@ -1,5 +1,5 @@
-// Evidence: label and score of the running answer at every stage, for every sample. Computed once per distinct (members,
-// groups, combiner, score, calibration), shared by every ingress node and every threshold.
+// Evidence: label and score of the running answer at every stage, for every sample. Computed once per distinct
+// (members, groups, combiner, score, calibration), shared by every ingress node and every threshold.
 #pragma once
 
 #include <cstddef>
@@ -11,19 +11,22 @@
 
 namespace coinfer {
 
-/// Everything is [stage][row]. A score is NaN unless its label is a class, so the built-in stop rule need not look at labels.
+/// Everything is [stage][row]. A score is NaN unless its label is a class, so the built-in stop rule need not look at
+/// labels.
 struct Evidence {
   std::size_t stages = 0;
   std::size_t rows = 0;
   std::vector<Label> label;
   std::vector<float> score;
-  std::vector<std::uint8_t> missed;        // members of this stage that gave no answer: 0 none, 1 some, 2 all; empty if all 0
+  std::vector<std::uint8_t> missed;  // members of this stage that gave no answer: 0 none, 1 some, 2 all; empty if all 0
   std::vector<std::uint64_t> missed_rows;  // per stage
   std::vector<std::uint64_t> unsure_rows;  // per stage: rows whose score is NaN
 
   const Label* labels(std::size_t stage) const noexcept { return label.data() + stage * rows; }
   const float* scores(std::size_t stage) const noexcept { return score.data() + stage * rows; }
-  int miss(std::size_t stage, std::size_t row) const noexcept { return missed.empty() ? 0 : missed[stage * rows + row]; }
+  int miss(std::size_t stage, std::size_t row) const noexcept {
+    return missed.empty() ? 0 : missed[stage * rows + row];
+  }
 };
 
 /// Run the combiner over all rows. `by_model` is indexed by Member::model; all have equal rows.

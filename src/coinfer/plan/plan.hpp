@@ -1,7 +1,8 @@
-// A plan: what one ingress node does with a request. Stages, each a group of deployments to consult; a combiner; a stop rule.
+// A plan: what one ingress node does with a request. Stages, each a group of deployments to consult; a combiner; a stop
+// rule.
 //
-// judge() is the only place where a stop is decided. It is inlined in every loop: bulk decisions, the event engines and the live
-// session, so that replay and live cannot differ.
+// judge() is the only place where a stop is decided. It is inlined in every loop: bulk decisions, the event engines and
+// the live session, so that replay and live cannot differ.
 #pragma once
 
 #include <cmath>
@@ -26,8 +27,8 @@ struct View {
   double uniform = 0.0;       // one draw per request and stage
 };
 
-/// A rule of one's own: how many stages to advance (0 stops). `jumps`: it may advance by more than one; `opens`: it also
-/// chooses the first stage, asked with stage -1.
+/// A rule of one's own: how many stages to advance (0 stops). `jumps`: it may advance by more than one; `opens`: it
+/// also chooses the first stage, asked with stage -1.
 struct Rule {
   std::int32_t (*advance)(void* state, const View* view) = nullptr;
   void (*learn)(void* state, const View* view, Label later) = nullptr;

@@ -9,7 +9,8 @@ namespace coinfer {
 
 Session::Session(std::shared_ptr<const Plan> plan, double uniform) : plan_(std::move(plan)) {
   validate(*plan_);
-  if (plan_->oracle) throw std::invalid_argument("the oracle knows the true labels: it can be replayed, never run live");
+  if (plan_->oracle)
+    throw std::invalid_argument("the oracle knows the true labels: it can be replayed, never run live");
   state_.resize(plan_->combiner->state_floats());
   plan_->combiner->begin(state_.data(), 1);
   View view;

@@ -1,6 +1,7 @@
 // One live request going through its plan: the same combiner and the same judge() as in bulk, a row at a time.
 //
-//   while (session.status() == Status::open) { for (m : session.ask()) consult it; session.tell(m, outputs); session.step(...); }
+//   while (session.status() == Status::open) { for (m : session.ask()) consult it; session.tell(m, outputs);
+//   session.step(...); }
 //
 // Misuse (telling a member that was not asked, stepping a settled session) throws std::logic_error.
 #pragma once

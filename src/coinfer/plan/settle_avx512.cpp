@@ -6,7 +6,7 @@
 namespace coinfer::isa {
 
 void settle_avx512(const float* scores, std::size_t rows, std::size_t stages, const float* thresholds,
-                 std::uint8_t* settled) noexcept {
+                   std::uint8_t* settled) noexcept {
   settle_rows(scores, rows, stages, thresholds, settled);
 }
 

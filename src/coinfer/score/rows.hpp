@@ -1,19 +1,22 @@
-// The scoring kernel, written once over sixteen virtual lanes `L` (simd/baseline.hpp) and compiled once per instruction set.
+// The scoring kernel, written once over sixteen virtual lanes `L` (simd/baseline.hpp) and compiled once per instruction
+// set.
 //
-// Sixteen rows make a block, so that everything that happens once per row (the logarithm, the division, the stores) costs a
-// sixteenth. Two passes over the block, which stays in the cache between them:
+// Sixteen rows make a block, so that everything that happens once per row (the logarithm, the division, the stores)
+// costs a sixteenth. Two passes over the block, which stays in the cache between them:
 //   top     the largest and second-largest entry of each row
-//   mass    with t = (z - max) log2(e) / T <= 0 and e = 2^t:  S = sum e,  W = sum e t,  Q = sum e^2,  and where z == max
-// and then max_prob = 1 / S, margin = (1 - e2) / S, H = log2 S - W / S bits, gini = Q / S^2, energy = max + T ln 2 log2 S.
-// The largest entry has t = 0 and e = 1 exactly, so S >= 1 and ties give a margin of exactly 0.
+//   mass    with t = (z - max) log2(e) / T <= 0 and e = 2^t:  S = sum e,  W = sum e t,  Q = sum e^2,  and where z ==
+//   max
+// and then max_prob = 1 / S, margin = (1 - e2) / S, H = log2 S - W / S bits, gini = Q / S^2, energy = max + T ln 2 log2
+// S. The largest entry has t = 0 and e = 1 exactly, so S >= 1 and ties give a margin of exactly 0.
 //
 // Up to 16 classes the block is transposed first: lane = row, and a sum runs over the classes in order. Beyond, lane =
-// class mod 16: each row is summed down its lanes, and the lanes of sixteen rows are transposed and summed in order. Either
-// way the order of operations depends on the number of classes alone. A short last block uses the same code on padded data.
+// class mod 16: each row is summed down its lanes, and the lanes of sixteen rows are transposed and summed in order.
+// Either way the order of operations depends on the number of classes alone. A short last block uses the same code on
+// padded data.
 //
-// t is clamped at -126, which keeps 2^t normal (denormals cost hundreds of cycles on some CPUs) and makes -inf an ordinary
-// value; what a clamped entry adds (1e-38) is below the last bit of S. NaN and infinite maxima turn S into NaN, which is
-// looked for once per block; such rows go to score_special.
+// t is clamped at -126, which keeps 2^t normal (denormals cost hundreds of cycles on some CPUs) and makes -inf an
+// ordinary value; what a clamped entry adds (1e-38) is below the last bit of S. NaN and infinite maxima turn S into
+// NaN, which is looked for once per block; such rows go to score_special.
 #pragma once
 
 #include <cstddef>
@@ -152,9 +155,10 @@ struct Rows {
     return b;
   }
 
-  /// Transpose sixteen rows. Where rows are shorter than four entries the loads reach into the next row: up to 4 - C floats
-  /// behind the last one must be readable.
-  static COINFER_INLINE void transpose(const float* rows, std::ptrdiff_t stride, std::ptrdiff_t classes, float* columns) {
+  /// Transpose sixteen rows. Where rows are shorter than four entries the loads reach into the next row: up to 4 - C
+  /// floats behind the last one must be readable.
+  static COINFER_INLINE void transpose(const float* rows, std::ptrdiff_t stride, std::ptrdiff_t classes,
+                                       float* columns) {
     Float out[4];
     if (classes == 2 && stride == 2) {
       L::pairs(rows, out);
@@ -203,8 +207,9 @@ struct Rows {
     return t;
   }
 
-  /// The sums of one row down its lanes, and the first entry that equals the maximum. Four vectors are a step, alternating
-  /// between two sets of sums; every eight steps these are added to the total, which bounds the rounding error of long rows.
+  /// The sums of one row down its lanes, and the first entry that equals the maximum. Four vectors are a step,
+  /// alternating between two sets of sums; every eight steps these are added to the total, which bounds the rounding
+  /// error of long rows.
   template <Input input, unsigned wants>
   static COINFER_INLINE Sums mass_of_row(const float* row, std::ptrdiff_t classes, float max_of_row, const Task& task,
                                          std::int32_t* label) {
@@ -324,7 +329,8 @@ struct Rows {
       if (task.max_prob != nullptr) write(task.max_prob, b.max);
       if (task.margin != nullptr) write(task.margin, b.max - b.second);
       if constexpr ((wants & weighted) != 0) {
-        if (task.entropy != nullptr) write(task.entropy, within_unit(L::fma(b.weighted, L::fill(task.inverse_entropy), L::fill(1.0F))));
+        if (task.entropy != nullptr)
+          write(task.entropy, within_unit(L::fma(b.weighted, L::fill(task.inverse_entropy), L::fill(1.0F))));
       }
       if constexpr ((wants & squares) != 0) {
         if (task.gini != nullptr) write(task.gini, b.squares);
@@ -393,7 +399,8 @@ struct Rows {
       }
       std::uint32_t rare = special<input, wants>(b) & ((1U << n) - 1U);
       for (; rare != 0; rare &= rare - 1) {
-        unanswered += static_cast<std::size_t>(score_special(task, static_cast<std::size_t>(row + __builtin_ctz(rare))));
+        unanswered +=
+            static_cast<std::size_t>(score_special(task, static_cast<std::size_t>(row + __builtin_ctz(rare))));
       }
     }
     if (task.stream) L::fence();
@@ -405,7 +412,8 @@ struct Rows {
     if (task.input == Input::logits) {
       if (task.gini != nullptr) return run<Input::logits, mass | weighted | squares>(task);
       if (logs) return run<Input::logits, mass | weighted>(task);
-      if (task.max_prob != nullptr || task.margin != nullptr || task.energy != nullptr) return run<Input::logits, mass>(task);
+      if (task.max_prob != nullptr || task.margin != nullptr || task.energy != nullptr)
+        return run<Input::logits, mass>(task);
       return run<Input::logits, 0>(task);
     }
     const bool only_label = !logs && task.max_prob == nullptr && task.margin == nullptr && task.gini == nullptr;

@@ -16,10 +16,11 @@ namespace {
 using scoring::Input;
 using scoring::Task;
 
-constexpr std::size_t block = 16;                          // rows; a thread's share is a multiple
+constexpr std::size_t block = 16;                           // rows; a thread's share is a multiple
 constexpr std::size_t copied_bytes = std::size_t{1} << 16;  // of a table that must be copied first, at a time
 constexpr std::size_t streamed_bytes = std::size_t{16} << 20;
-constexpr std::size_t bytes_per_thread = std::size_t{8} << 20;  // about a millisecond of work; starting a thread costs 70 us
+constexpr std::size_t bytes_per_thread = std::size_t{8}
+                                         << 20;  // about a millisecond of work; starting a thread costs 70 us
 
 scoring::Kernel* kernel() {
   switch (implementation()) {
@@ -87,8 +88,8 @@ std::size_t score_task(Task task) {
 }
 
 template <class T>
-void copy_rows(const T* data, std::ptrdiff_t row_stride, std::ptrdiff_t class_stride, std::size_t rows, std::size_t classes,
-               float* out) {
+void copy_rows(const T* data, std::ptrdiff_t row_stride, std::ptrdiff_t class_stride, std::size_t rows,
+               std::size_t classes, float* out) {
   const auto count = static_cast<std::ptrdiff_t>(classes);
   for (std::size_t i = 0; i < rows; ++i, data += row_stride, out += count) {
     if (class_stride == 1) {
@@ -108,8 +109,8 @@ std::size_t score_copied(const Vectors& vectors, std::size_t begin, std::size_t 
   task.stride = static_cast<std::ptrdiff_t>(vectors.classes);
   for (std::size_t row = begin; row < end; row += step) {
     const std::size_t n = std::min(step, end - row);
-    copy_rows(static_cast<const T*>(vectors.data) + static_cast<std::ptrdiff_t>(row) * vectors.row_stride, vectors.row_stride,
-              vectors.class_stride, n, vectors.classes, copy.data());
+    copy_rows(static_cast<const T*>(vectors.data) + static_cast<std::ptrdiff_t>(row) * vectors.row_stride,
+              vectors.row_stride, vectors.class_stride, n, vectors.classes, copy.data());
     Task part = task;
     part.data = copy.data();
     part.rows = n;
@@ -145,7 +146,8 @@ std::size_t score(const Vectors& vectors, const Scores& out, unsigned threads) {
   task.temperature = vectors.temperature;
   task.scale = clamp_to_float((vectors.probs ? 1.0 : 1.4426950408889634) / temperature);
   task.energy_scale = clamp_to_float(temperature * 0.6931471805599453);
-  task.inverse_entropy = vectors.classes == 1 ? 0.0F : static_cast<float>(1.0 / std::log2(static_cast<double>(vectors.classes)));
+  task.inverse_entropy =
+      vectors.classes == 1 ? 0.0F : static_cast<float>(1.0 / std::log2(static_cast<double>(vectors.classes)));
   task.label = out.label;
   const auto wanted = [&](Kind kind) { return out.kind[static_cast<std::size_t>(kind)]; };
   task.max_prob = wanted(Kind::max_prob);
@@ -164,7 +166,8 @@ std::size_t score(const Vectors& vectors, const Scores& out, unsigned threads) {
     std::vector<std::jthread> workers;
     for (std::size_t i = 1; i < useful; ++i) {
       const std::size_t begin = std::min(vectors.rows, i * share), end = std::min(vectors.rows, begin + share);
-      if (begin < end) workers.emplace_back([&, i, begin, end] { unanswered[i] = score_range(vectors, task, begin, end); });
+      if (begin < end)
+        workers.emplace_back([&, i, begin, end] { unanswered[i] = score_range(vectors, task, begin, end); });
     }
     unanswered[0] = score_range(vectors, task, 0, std::min(vectors.rows, share));
   }

@@ -1,7 +1,8 @@
 // Confidence scores of a batch of answers, every wanted kind and the label in one pass over memory.
 //
-// Contract. Input: rows x classes, float32 or float64 (rounded to float32 on load), any strides, logits or probabilities,
-// one temperature T > 0. Output: float32, one value per row and kind, and the label (the lowest index of the largest entry).
+// Contract. Input: rows x classes, float32 or float64 (rounded to float32 on load), any strides, logits or
+// probabilities, one temperature T > 0. Output: float32, one value per row and kind, and the label (the lowest index of
+// the largest entry).
 //   max_prob      p1, the largest probability of softmax(z / T)
 //   margin        p1 - p2
 //   entropy       1 - H(p) / ln C; 1 when C = 1
@@ -11,7 +12,8 @@
 // Probabilities with T != 1 are tempered as softmax(ln p / T); with T = 1 they are used as they are.
 // A row that holds a NaN is no answer: its label is -1 and all its scores are NaN; such rows are counted in the result.
 // Infinite logits are limits: the +inf entries share the mass equally, a row of only -inf is uniform.
-// A row's bits depend on its own values and on C alone: not on its position, the batch, strides, alignment, threads or ISA.
+// A row's bits depend on its own values and on C alone: not on its position, the batch, strides, alignment, threads or
+// ISA.
 #pragma once
 
 #include <array>

@@ -1,6 +1,6 @@
-// A lane: one ingress node with its plan laid over the network, every way and price worked out. Both controls are one form here:
-// a stage has a host (the node that asks and decides); under path control the request moves to the host, under ingress control the
-// ingress hosts every stage and the members are reached by a way there and a way back.
+// A lane: one ingress node with its plan laid over the network, every way and price worked out. Both controls are one
+// form here: a stage has a host (the node that asks and decides); under path control the request moves to the host,
+// under ingress control the ingress hosts every stage and the members are reached by a way there and a way back.
 #pragma once
 
 #include <cstdint>
@@ -38,7 +38,8 @@ struct Lane {
   std::shared_ptr<const Plan> plan;
   std::shared_ptr<const Evidence> evidence;
   std::shared_ptr<const Decisions> decisions;
-  std::vector<Leg> enter;        // [(stages + 1) x stages]: to a stage's host, from the ingress (row 0) or the host of stage row - 1
+  std::vector<Leg>
+      enter;  // [(stages + 1) x stages]: to a stage's host, from the ingress (row 0) or the host of stage row - 1
   std::vector<Leg> back;         // [stages]: from a stage's host to the ingress
   std::vector<Consult> members;  // as in the plan
 };

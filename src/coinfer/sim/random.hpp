@@ -1,7 +1,7 @@
 // Counter-based random numbers: Philox-4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC'11).
 //
-// A draw is a pure function of (seed, stream) and (request, deployment or link, attempt, draw): it does not matter who asks, when,
-// or on which thread, and strategies that are compared on one trace share their draws.
+// A draw is a pure function of (seed, stream) and (request, deployment or link, attempt, draw): it does not matter who
+// asks, when, or on which thread, and strategies that are compared on one trace share their draws.
 #pragma once
 
 #include <array>
@@ -30,8 +30,9 @@ enum class Stream : std::uint32_t { service, jitter, rule };
 inline std::array<double, 2> uniforms(std::uint64_t seed, Stream stream, std::uint64_t request, std::uint32_t place,
                                       std::uint32_t draw) noexcept {
   const auto folded = static_cast<std::uint32_t>(seed >> 32) ^ (static_cast<std::uint32_t>(stream) * 0x9E3779B9U);
-  const Block bits = philox({static_cast<std::uint32_t>(request), static_cast<std::uint32_t>(request >> 32), place, draw},
-                            {static_cast<std::uint32_t>(seed), folded});
+  const Block bits =
+      philox({static_cast<std::uint32_t>(request), static_cast<std::uint32_t>(request >> 32), place, draw},
+             {static_cast<std::uint32_t>(seed), folded});
   const auto unit = [](std::uint32_t high, std::uint32_t low) {
     const std::uint64_t wide = (std::uint64_t{high} << 32) | low;
     return (static_cast<double>(wide >> 11) + 0.5) * 0x1.0p-53;

@@ -29,7 +29,8 @@ std::int64_t travel(const Leg& leg, std::uint64_t seed, std::uint64_t request, s
 
 bool fixed(const Lane& lane) {
   const auto still = [](const Leg& leg) { return leg.jitters.empty(); };
-  return std::all_of(lane.enter.begin(), lane.enter.end(), still) && std::all_of(lane.back.begin(), lane.back.end(), still) &&
+  return std::all_of(lane.enter.begin(), lane.enter.end(), still) &&
+         std::all_of(lane.back.begin(), lane.back.end(), still) &&
          std::all_of(lane.members.begin(), lane.members.end(), [&](const Consult& member) {
            return still(member.up) && still(member.down) && !member.service.random();
          });
@@ -94,10 +95,12 @@ void Census::push(const Requests& batch, unsigned threads) {
     count(0, rows, counts_.data());
     return;
   }
-  // Atomic increments of a shared table: two requests seldom meet at one counter, and a private table per thread may be large.
+  // Atomic increments of a shared table: two requests seldom meet at one counter, and a private table per thread may be
+  // large.
   split(rows, threads, grain, [&](std::size_t first, std::size_t last) {
     for (std::size_t i = first; i < last; ++i) {
-      const std::size_t at = static_cast<std::size_t>(batch.lane[i]) * samples_ + static_cast<std::size_t>(batch.sample[i]);
+      const std::size_t at =
+          static_cast<std::size_t>(batch.lane[i]) * samples_ + static_cast<std::size_t>(batch.sample[i]);
       __atomic_fetch_add(&counts_[at], 1, __ATOMIC_RELAXED);
     }
   });
@@ -155,7 +158,10 @@ Replay::Group Replay::group(const Lane& lane) const {
     const std::size_t route = decisions.route[sample];
     const Label answer = labels[route][sample];
     const Label truth = truth_.empty() ? no_answer : truth_[sample];
-    const std::size_t verdict = answer == no_answer ? code_failed : truth < 0 ? code_unknown : answer == truth ? code_right : code_wrong;
+    const std::size_t verdict = answer == no_answer ? code_failed
+                                : truth < 0         ? code_unknown
+                                : answer == truth   ? code_right
+                                                    : code_wrong;
     const std::size_t missing = evidence.miss(decisions.itineraries[route].back(), sample) != 0 ? 1 : 0;
     const std::size_t code = (route * 4 + verdict) * 2 + missing;
     group.code[sample] = static_cast<std::uint16_t>(code);
@@ -194,7 +200,8 @@ Outcome Replay::deliver(std::size_t lane_index, std::uint32_t sample, std::uint6
     for (std::uint32_t m = group.first; m < group.first + group.count; ++m) {
       const Consult& member = lane.members[m];
       const std::int64_t worked = member.service.draw(seed_, request, plan.members[m].deployment, sample);
-      const std::int64_t took = travel(member.up, seed_, request, travelled) + worked + travel(member.down, seed_, request, travelled + 1);
+      const std::int64_t took =
+          travel(member.up, seed_, request, travelled) + worked + travel(member.down, seed_, request, travelled + 1);
       travelled += 2;
       out.pico_usd += member.pico_usd + member.up.pico_usd + member.down.pico_usd;
       if (took > slowest) {
@@ -238,10 +245,12 @@ Outcome Replay::deliver(std::size_t lane_index, std::uint32_t sample, std::uint6
     out.answered_by = itinerary[at];
     if (evidence.miss(itinerary[at], sample) < 2) break;
   }
-  out.confidence = out.answer == no_answer ? std::numeric_limits<float>::quiet_NaN() : evidence.scores(out.answered_by)[sample];
+  out.confidence =
+      out.answer == no_answer ? std::numeric_limits<float>::quiet_NaN() : evidence.scores(out.answered_by)[sample];
   out.status = conclude(out.answer, evidence.miss(out.settled, sample) != 0, late);
   const Label truth = truth_.empty() ? no_answer : truth_[sample];
-  if (truth >= 0 && (out.status == Status::answered || out.status == Status::degraded)) out.correct = out.answer == truth ? 1 : 0;
+  if (truth >= 0 && (out.status == Status::answered || out.status == Status::degraded))
+    out.correct = out.answer == truth ? 1 : 0;
   return out;
 }
 
@@ -340,7 +349,8 @@ Tally Replay::run(const Census& census) const {
 }
 
 Tally Replay::run(const Requests& requests, unsigned threads) const {
-  return deterministic_ && !measured_ && requests.deadline_ns.empty() ? run_counted(requests) : run_each(requests, threads);
+  return deterministic_ && !measured_ && requests.deadline_ns.empty() ? run_counted(requests)
+                                                                      : run_each(requests, threads);
 }
 
 Tally Replay::run_counted(const Requests& requests) const {

@@ -1,11 +1,11 @@
 // Replay: what a strategy would have given on a trace.
 //
-// The direct engine: no queues, so a request's outcome depends on its lane, its sample, its deadline and its own draws. Where it
-// depends on lane and sample alone (constant or measured times, no jitter, no deadlines), requests are counted, not walked: a
-// sample's way through a plan is one of a few codes, all requests of one lane and code end alike, so one outcome is worked out
-// per (lane, code) and weighted. Counting is by (lane, sample), the census, which strategies on one trace share, or, where that
-// table would be larger than the trace, by (lane, code) and (plan, sample). Otherwise each request is delivered by itself. All
-// three give equal sums.
+// The direct engine: no queues, so a request's outcome depends on its lane, its sample, its deadline and its own draws.
+// Where it depends on lane and sample alone (constant or measured times, no jitter, no deadlines), requests are
+// counted, not walked: a sample's way through a plan is one of a few codes, all requests of one lane and code end
+// alike, so one outcome is worked out per (lane, code) and weighted. Counting is by (lane, sample), the census, which
+// strategies on one trace share, or, where that table would be larger than the trace, by (lane, code) and (plan,
+// sample). Otherwise each request is delivered by itself. All three give equal sums.
 //
 // All sums are integers (nanoseconds, pico-dollars), so they do not depend on order, batches or threads.
 #pragma once
@@ -23,8 +23,8 @@ namespace coinfer {
 
 __extension__ using Wide = __int128;
 
-/// A batch of a trace. `lane` and `sample` index lanes and samples; `deadline_ns` is empty or relative to the arrival, with
-/// no_deadline for requests that may take for ever.
+/// A batch of a trace. `lane` and `sample` index lanes and samples; `deadline_ns` is empty or relative to the arrival,
+/// with no_deadline for requests that may take for ever.
 struct Requests {
   std::uint64_t first = 0;  // row of the whole trace
   std::span<const std::int32_t> lane;
@@ -51,7 +51,7 @@ class Census {
 /// One request's end.
 struct Outcome {
   Status status = Status::answered;
-  Label answer = no_answer;      // as in Evidence: may be an abstention
+  Label answer = no_answer;  // as in Evidence: may be an abstention
   float confidence = 0.0F;
   std::uint8_t settled = 0;      // the last stage that was consulted
   std::uint8_t answered_by = 0;  // the stage whose answer stands
@@ -68,7 +68,7 @@ struct Outcome {
 struct Tally {
   std::uint64_t requests = 0;
   std::array<std::uint64_t, status_count> status{};
-  std::uint64_t labelled = 0;   // answered or degraded, with a true label
+  std::uint64_t labelled = 0;  // answered or degraded, with a true label
   std::uint64_t correct = 0;
   std::uint64_t in_time = 0;    // correct, and answered within the deadline
   std::uint64_t truths = 0;     // requests whose sample has a true label
@@ -80,8 +80,8 @@ struct Tally {
   std::vector<std::uint64_t> lane_requests;  // [lane]
   std::vector<std::uint64_t> lane_labelled;
   std::vector<std::uint64_t> lane_correct;
-  std::vector<std::uint64_t> settled;        // [lane][stage]
-  std::vector<std::uint64_t> sample_weight;  // [sample]: labelled requests
+  std::vector<std::uint64_t> settled;         // [lane][stage]
+  std::vector<std::uint64_t> sample_weight;   // [sample]: labelled requests
   std::vector<std::uint64_t> class_labelled;  // [class of the truth]
   std::vector<std::uint64_t> class_correct;
   std::vector<std::pair<std::int64_t, std::uint64_t>> latencies;  // distinct, ascending, with their counts
@@ -111,7 +111,8 @@ class Replay {
   /// Whether outcomes depend on lane and sample alone, so that a census is enough for traces without deadlines.
   bool deterministic() const noexcept { return deterministic_; }
 
-  Outcome deliver(std::size_t lane, std::uint32_t sample, std::uint64_t request, std::int64_t deadline_ns) const noexcept;
+  Outcome deliver(std::size_t lane, std::uint32_t sample, std::uint64_t request,
+                  std::int64_t deadline_ns) const noexcept;
 
   Tally run(const Census& census) const;
   Tally run(const Requests& requests, unsigned threads = 1) const;

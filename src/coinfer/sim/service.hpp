@@ -12,8 +12,8 @@ inline std::int64_t to_ns(double ns) noexcept { return std::llrint(ns); }
 
 enum class Law : std::uint8_t { constant, exponential, lognormal, gamma, measured };
 
-/// constant: a. exponential: mean a. lognormal: ln-mean a, ln-deviation b. gamma: scale a, shape b. measured: a x measured_us[sample].
-/// All in nanoseconds but measured_us.
+/// constant: a. exponential: mean a. lognormal: ln-mean a, ln-deviation b. gamma: scale a, shape b. measured: a x
+/// measured_us[sample]. All in nanoseconds but measured_us.
 struct Service {
   Law law = Law::constant;
   double a = 0.0;
@@ -22,11 +22,13 @@ struct Service {
 
   bool random() const noexcept { return law != Law::constant && law != Law::measured; }
 
-  std::int64_t draw(std::uint64_t seed, std::uint64_t request, std::uint32_t deployment, std::uint32_t sample) const noexcept {
+  std::int64_t draw(std::uint64_t seed, std::uint64_t request, std::uint32_t deployment,
+                    std::uint32_t sample) const noexcept {
     switch (law) {
       case Law::measured: return to_ns(a * static_cast<double>(measured_us[sample]) * 1e3);
       case Law::exponential: return to_ns(-a * std::log(uniforms(seed, Stream::service, request, deployment, 0)[0]));
-      case Law::lognormal: return to_ns(std::exp(a + b * normal(uniforms(seed, Stream::service, request, deployment, 0))));
+      case Law::lognormal:
+        return to_ns(std::exp(a + b * normal(uniforms(seed, Stream::service, request, deployment, 0))));
       case Law::gamma: return to_ns(a * standard_gamma(seed, request, deployment));
       case Law::constant: break;
     }

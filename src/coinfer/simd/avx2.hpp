@@ -92,12 +92,8 @@ struct Avx2 {
   static COINFER_INLINE Float fnma(Float a, Float b, Float c) {
     return {_mm256_fnmadd_ps(a.lo, b.lo, c.lo), _mm256_fnmadd_ps(a.hi, b.hi, c.hi)};
   }
-  static COINFER_INLINE Float max(Float a, Float b) {
-    return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)};
-  }
-  static COINFER_INLINE Float min(Float a, Float b) {
-    return {_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)};
-  }
+  static COINFER_INLINE Float max(Float a, Float b) { return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)}; }
+  static COINFER_INLINE Float min(Float a, Float b) { return {_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)}; }
   static COINFER_INLINE Float round(Float a) {
     constexpr int nearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
     return {_mm256_round_ps(a.lo, nearest), _mm256_round_ps(a.hi, nearest)};
@@ -117,8 +113,8 @@ struct Avx2 {
   }
   static COINFER_INLINE Int select(Mask m, Int yes, Int no) { return as_int(select(m, as_float(yes), as_float(no))); }
   static COINFER_INLINE std::uint32_t bits(Mask m) {
-    return static_cast<std::uint32_t>(_mm256_movemask_ps(m.lo)) |
-           static_cast<std::uint32_t>(_mm256_movemask_ps(m.hi)) << 8;
+    return static_cast<std::uint32_t>(_mm256_movemask_ps(m.lo)) | static_cast<std::uint32_t>(_mm256_movemask_ps(m.hi))
+                                                                      << 8;
   }
   static COINFER_INLINE Mask none() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
 

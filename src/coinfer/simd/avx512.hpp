@@ -46,9 +46,7 @@ struct Avx512 {
     _mm512_mask_storeu_epi32(p, first(n), a.v);
   }
   static COINFER_INLINE void stream(float* p, Float a) { _mm512_stream_ps(p, a.v); }
-  static COINFER_INLINE void stream(std::int32_t* p, Int a) {
-    _mm512_stream_si512(reinterpret_cast<__m512i*>(p), a.v);
-  }
+  static COINFER_INLINE void stream(std::int32_t* p, Int a) { _mm512_stream_si512(reinterpret_cast<__m512i*>(p), a.v); }
   static COINFER_INLINE void fence() { _mm_sfence(); }
 
   static COINFER_INLINE Float fma(Float a, Float b, Float c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }

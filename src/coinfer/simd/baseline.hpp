@@ -1,8 +1,8 @@
 // Sixteen virtual lanes, here on plain C++ for any CPU.
 //
 // Kernels are written once against this small set of operations and compiled once per instruction set, with `Baseline`,
-// `Avx2` or `Avx512` as a template argument. All three mean the same to the last bit: every operation rounds once, fused
-// multiply-add is written out, and max and min treat NaN and signed zeros as x86 does (the second argument wins).
+// `Avx2` or `Avx512` as a template argument. All three mean the same to the last bit: every operation rounds once,
+// fused multiply-add is written out, and max and min treat NaN and signed zeros as x86 does (the second argument wins).
 //
 // Everything lives in an unnamed namespace, is always inlined and uses no std template: a symbol that the linker could
 // share between files compiled for different instruction sets would run wide instructions on a CPU that lacks them.

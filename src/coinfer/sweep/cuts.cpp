@@ -73,7 +73,8 @@ Cuts cuts(const Evidence& evidence, std::span<const Quantity> quantities, std::s
   for (std::size_t i = 0; i < count; ++i) {
     const std::size_t row = rows.empty() ? i : rows[i];
     if (row >= evidence.rows) throw std::invalid_argument("a row lies outside the evidence");
-    for (std::size_t q = 0; q < quantities.size(); ++q) sums[q] += at(quantities[q], stages, evidence.rows, stages - 1, row);
+    for (std::size_t q = 0; q < quantities.size(); ++q)
+      sums[q] += at(quantities[q], stages, evidence.rows, stages - 1, row);
     std::size_t first = moves.size();
     float record = std::numeric_limits<float>::quiet_NaN();
     for (std::size_t stage = 0; stage + 1 < stages; ++stage) {
@@ -81,14 +82,16 @@ Cuts cuts(const Evidence& evidence, std::span<const Quantity> quantities, std::s
       if (std::isnan(score) || score <= record) continue;
       record = score;
       if (moves.size() > first) moves.back().from = static_cast<std::uint8_t>(stage);
-      moves.push_back({key_of(score), static_cast<std::uint32_t>(row), static_cast<std::uint8_t>(stages - 1), static_cast<std::uint8_t>(stage)});
+      moves.push_back({key_of(score), static_cast<std::uint32_t>(row), static_cast<std::uint8_t>(stages - 1),
+                       static_cast<std::uint8_t>(stage)});
     }
   }
   radix_sort(moves);
   // A score of +inf is served at any threshold: then there is no point at which nobody is.
   const bool always = !moves.empty() && std::isinf(score_of(moves.front().key)) && score_of(moves.front().key) > 0;
   std::size_t points = always ? 0 : 1;
-  for (std::size_t i = 0; i < moves.size(); ++i) points += i + 1 == moves.size() || moves[i + 1].key != moves[i].key ? 1 : 0;
+  for (std::size_t i = 0; i < moves.size(); ++i)
+    points += i + 1 == moves.size() || moves[i + 1].key != moves[i].key ? 1 : 0;
   Cuts out;
   out.threshold.resize(points);
   out.settled.resize(stages * points);
@@ -105,7 +108,8 @@ Cuts cuts(const Evidence& evidence, std::span<const Quantity> quantities, std::s
     --settled[move.from];
     ++settled[move.to];
     for (std::size_t q = 0; q < quantities.size(); ++q) {
-      sums[q] += at(quantities[q], stages, evidence.rows, move.to, move.row) - at(quantities[q], stages, evidence.rows, move.from, move.row);
+      sums[q] += at(quantities[q], stages, evidence.rows, move.to, move.row) -
+                 at(quantities[q], stages, evidence.rows, move.from, move.row);
     }
     if (i + 1 == moves.size()) {
       write(point, -std::numeric_limits<float>::infinity());

@@ -1,9 +1,9 @@
 // Every operating point of a plan whose stages share one threshold, exactly, from one sort.
 //
-// As the threshold falls, a sample moves to an earlier stage each time it passes a record of its scores: with r1 < r2 < ... the
-// running maxima over stages, it settles at the stage of the first record that is not below the threshold. So N samples and S
-// stages give at most N (S - 1) moves; sorted by score, prefix sums over them are the operating points. Equal scores move together:
-// only whole tie groups can be cut. O(N S log N); the sort is a radix sort.
+// As the threshold falls, a sample moves to an earlier stage each time it passes a record of its scores: with r1 < r2 <
+// ... the running maxima over stages, it settles at the stage of the first record that is not below the threshold. So N
+// samples and S stages give at most N (S - 1) moves; sorted by score, prefix sums over them are the operating points.
+// Equal scores move together: only whole tie groups can be cut. O(N S log N); the sort is a radix sort.
 #pragma once
 
 #include <cstdint>
@@ -14,15 +14,16 @@
 
 namespace coinfer {
 
-/// A quantity to add up over samples, by the stage where a sample settles: [stage] if the same for all samples, or [stage][row].
+/// A quantity to add up over samples, by the stage where a sample settles: [stage] if the same for all samples, or
+/// [stage][row].
 using Quantity = std::span<const std::int64_t>;
 
-/// Points in order of falling threshold. The first serves nobody early (threshold +inf), the last serves everybody that has a score
-/// at the first stage (-inf). Thresholds lie midway between adjacent distinct scores where float32 allows.
+/// Points in order of falling threshold. The first serves nobody early (threshold +inf), the last serves everybody that
+/// has a score at the first stage (-inf). Thresholds lie midway between adjacent distinct scores where float32 allows.
 struct Cuts {
   std::vector<float> threshold;
-  std::vector<std::uint64_t> settled;                  // [stage][point]
-  std::vector<std::vector<std::int64_t>> quantities;   // [quantity][point]: sums over the rows
+  std::vector<std::uint64_t> settled;                 // [stage][point]
+  std::vector<std::vector<std::int64_t>> quantities;  // [quantity][point]: sums over the rows
 };
 
 /// `rows`: which samples count (empty: all).
