@@ -1,6 +1,6 @@
 """Cooperative inference over delivery networks: replay, tune and run strategies."""
 
-from coinfer import cpu, service
+from coinfer import cpu, datasets, service
 from coinfer._core import __version__
 from coinfer.comparing import Comparison, compare
 from coinfer.errors import BadFileError, BadValueError, CoinferError, UnknownNameError, UnsupportedError
@@ -40,6 +40,7 @@ __all__ = [
     "__version__",
     "compare",
     "cpu",
+    "datasets",
     "replay",
     "score",
     "scores",

@@ -1,0 +1,199 @@
+"""Strategies as a person types them, and the set that a comparison takes if nobody says.
+
+The grammar is kept so small that it needs no quoting in a shell::
+
+    local                        answer where the request arrives
+    local:MODEL                  ... with that model, where several stand there
+    remote:NODE, remote:NODE:MODEL
+    forward:SCORE                thresholds to be tuned
+    forward:SCORE:0.9            one threshold for all stages
+    forward:SCORE:0.9,0.8        one per stage but the last
+    oracle                       the bound on selecting one model's answer
+    file.toml                    a strategy file
+
+each optionally named, as in ``mine=forward:margin:0.9``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coinfer.errors import BadValueError, UnknownNameError, UnsupportedError, nearest
+from coinfer.strategy import Forward, Local, Remote, SelectionOracle, Strategy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from coinfer.network import Network
+    from coinfer.predictions import Predictions
+
+__all__ = ["default_strategies", "named", "parse", "tune_all", "untuned"]
+
+KINDS = ("local", "remote", "forward", "oracle")
+
+
+def parse(spec: str) -> tuple[str, Strategy]:
+    """Read one strategy.
+
+    Parameters
+    ----------
+    spec : str
+        As above.
+
+    Returns
+    -------
+    (str, Strategy)
+        Its name and what it is; a `Forward` without thresholds is still to be tuned.
+
+    Raises
+    ------
+    CoinferError
+        If it cannot be read; the message quotes it.
+
+    Examples
+    --------
+    >>> name, strategy = parse("forward:margin:0.9,0.8")
+    >>> name, strategy.thresholds
+    ('Forward(margin, 0.9/0.8)', (0.9, 0.8))
+    """
+    name, separator, rest = spec.partition("=")
+    strategy = _strategy(rest if separator else spec, spec)
+    return (name if separator and name else strategy.name), strategy
+
+
+def _strategy(text: str, spec: str) -> Strategy:
+    if text.endswith(".toml"):
+        return Strategy.open(text)
+    kind, *parts = text.split(":")
+    forms = {
+        "local": (0, 1, "local or local:MODEL"),
+        "remote": (1, 2, "remote:NODE or remote:NODE:MODEL"),
+        "forward": (0, 2, "forward:SCORE, forward:SCORE:0.9 or forward:SCORE:0.9,0.8"),
+        "oracle": (0, 0, "oracle"),
+    }
+    if kind not in forms:
+        msg = f"strategy {spec!r}: there is no kind {kind!r}; {nearest(kind, KINDS)}, or a file *.toml"
+        raise UnknownNameError(msg)
+    least, most, form = forms[kind]
+    if not least <= len(parts) <= most or not all(parts):
+        msg = f"strategy {spec!r} cannot be read: write {form}"
+        raise BadValueError(msg)
+    try:
+        if kind == "local":
+            return Local(*parts)
+        if kind == "remote":
+            return Remote(*parts)
+        if kind == "oracle":
+            return SelectionOracle()
+        return _forward(*parts)
+    except (BadValueError, UnknownNameError) as error:
+        msg = f"strategy {spec!r}: {error}"
+        raise type(error)(msg) from None
+
+
+def _forward(score: str = "max_prob", thresholds: str = "") -> Forward:
+    if not thresholds:
+        return Forward(score=score)
+    try:
+        values = [float(value) for value in thresholds.split(",")]
+    except ValueError:
+        msg = f"thresholds must be numbers with commas between them, not {thresholds!r}"
+        raise BadValueError(msg) from None
+    return Forward(score=score, threshold=values[0]) if len(values) == 1 else Forward(score, tuple(values))
+
+
+def named(specs: Iterable[str]) -> dict[str, Strategy]:
+    """Read several strategies, by name; two of one name are an error."""
+    strategies: dict[str, Strategy] = {}
+    for spec in specs:
+        name, strategy = parse(spec)
+        if name in strategies:
+            msg = f"two strategies are called {name!r}: name one of them, as in 'other={spec}'"
+            raise BadValueError(msg)
+        strategies[name] = strategy
+    return strategies
+
+
+def untuned(strategy: Strategy) -> bool:
+    """Say whether the strategy is a template whose threshold has yet to be found."""
+    return isinstance(strategy, Forward) and strategy.thresholds is None and strategy.threshold is None
+
+
+def default_strategies(predictions: Predictions, network: Network) -> dict[str, Strategy]:
+    """Choose what is worth comparing on any network.
+
+    Every single tier on its own, forwarding on each score that all models offer (to be tuned; needs labels),
+    and the oracle (needs labels).
+    """
+    strategies = _single(network)
+    if len(network.tiers) < 2 or predictions.labels is None:
+        return strategies
+    forms = [predictions[d.model].form for d in network.deployments if d.model in predictions]
+    if all(form in ("probs", "logits") for form in forms):
+        scores = ["max_prob", "margin", "entropy"]
+    elif "label" in forms:
+        scores = []
+    else:
+        scores = ["confidence"]
+    strategies |= {f"Forward({score})": Forward(score=score) for score in scores}
+    return strategies | {"SelectionOracle": SelectionOracle()}
+
+
+def _single(network: Network) -> dict[str, Strategy]:
+    strategies: dict[str, Strategy] = {}
+    tier_of = {node.name: node.tier for node in network.nodes}
+    if all(sum(d.node == node for d in network.deployments) == 1 for node in network.ingress):
+        strategies["Local"] = Local()
+    lowest = min(tier_of[node] for node in network.ingress)
+    for tier in network.tiers:
+        stations = [d for d in network.deployments if tier_of[d.node] == tier]
+        if tier == lowest or not stations:
+            continue
+        if len(stations) == 1:
+            strategies[f"Remote({stations[0].node})"] = Remote(stations[0].node)
+            continue
+        (model, *more) = {d.model for d in stations}
+        if not more and all(tier_of[d.node] == tier for d in network.deployments if d.model == model):
+            strategies[f"Nearest({model})"] = Forward(models=(model,), threshold=0.0)
+    return strategies
+
+
+def tune_all(
+    strategies: Mapping[str, Strategy], fit: Predictions, network: Network, seed: int
+) -> dict[str, Strategy]:
+    """Tune every strategy that has no thresholds yet, for the lowest price at the accuracy of the best model.
+
+    Where nothing has a price, mean latency is minimised instead. All of `fit` is used: measure on other
+    samples.
+
+    Raises
+    ------
+    UnsupportedError
+        If there is something to tune but `fit` has no labels.
+    """
+    from coinfer.tuning import tune
+
+    tuned = dict(strategies)
+    for name, strategy in strategies.items():
+        if not isinstance(strategy, Forward) or not untuned(strategy):
+            continue
+        if fit.labels is None:
+            msg = (
+                f"strategy {name!r} has no thresholds, and finding them needs the true labels of the "
+                "samples; give thresholds, as in forward:margin:0.9"
+            )
+            raise UnsupportedError(msg)
+        hosted = {d.model for d in network.deployments}
+        best = max(fit.accuracy(model) for model in fit.models if model in hosted)
+        priced = any(d.price_usd for d in network.deployments)
+        found = tune(
+            strategy,
+            fit,
+            network,
+            minimise="price_usd" if priced else "latency_us_mean",
+            subject_to=[f"accuracy >= {best!r}"],
+            split=None,
+            seed=seed,
+        )
+        tuned[name] = found.strategy
+    return tuned
