@@ -41,14 +41,10 @@ _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 PredictionsFile = Annotated[
     Path, typer.Argument(metavar="PREDICTIONS", help="Answers of the models: .parquet, .arrow or .npz.")
 ]
-NetworkFile = Annotated[
-    Path, typer.Option("--network", metavar="NET.toml", help="Nodes, links, models, deployments.")
-]
+NetworkFile = Annotated[Path, typer.Option("--network", metavar="NET.toml", help="Nodes, links, models, deployments.")]
 TraceFile = Annotated[
     Path | None,
-    typer.Option(
-        "--trace", metavar="TRACE", help="Requests: .parquet or .arrow. Default: a Poisson process."
-    ),
+    typer.Option("--trace", metavar="TRACE", help="Requests: .parquet or .arrow. Default: a Poisson process."),
 ]
 Requests = Annotated[int, typer.Option("--requests", min=1, help="Requests to draw, without --trace.")]
 Rate = Annotated[float, typer.Option("--rate", help="Requests per second, without --trace.")]
@@ -101,9 +97,9 @@ def demo(
     requests: Annotated[
         int, typer.Option("--requests", min=1, help="Requests to replay with each strategy.")
     ] = 1_000_000,
-    report: Annotated[
-        Path, typer.Option("--report", metavar="FILE.html", help="Where the report goes.")
-    ] = Path("report.html"),
+    report: Annotated[Path, typer.Option("--report", metavar="FILE.html", help="Where the report goes.")] = Path(
+        "report.html"
+    ),
     seed: Seed = 0,
     threads: Threads = 0,
     as_json: AsJson = False,
@@ -118,9 +114,7 @@ def demo(
     write(result.comparison, report, result.title, notes=result.notes)
     headline = finding(result.comparison)
     if as_json:
-        _print_json(
-            {"finding": headline, "report": str(report), "about": result.notes, **result.comparison.to_dict()}
-        )
+        _print_json({"finding": headline, "report": str(report), "about": result.notes, **result.comparison.to_dict()})
         return
     _print(result.comparison)
     _print_text(f"\n{headline}\n")
@@ -139,9 +133,7 @@ def compare(
     strategy: Annotated[
         list[str] | None, typer.Option("--strategy", metavar="SPEC", help=f"Once per strategy: {_SPECS}")
     ] = None,
-    report: Annotated[
-        Path | None, typer.Option("--report", metavar="FILE.html", help="Write a report, too.")
-    ] = None,
+    report: Annotated[Path | None, typer.Option("--report", metavar="FILE.html", help="Write a report, too.")] = None,
     seed: Seed = 0,
     threads: Threads = 0,
     as_json: AsJson = False,
@@ -269,15 +261,11 @@ def tune(
         bool,
         typer.Option("--split/--no-split", help="Choose on half of the samples and measure on the others."),
     ] = True,
-    ingress: Annotated[
-        str | None, typer.Option("--ingress", help="Tune for requests that enter here.")
-    ] = None,
+    ingress: Annotated[str | None, typer.Option("--ingress", help="Tune for requests that enter here.")] = None,
     front: Annotated[
         Path | None, typer.Option("--front", metavar="OUT.parquet", help="Write every operating point.")
     ] = None,
-    save: Annotated[
-        Path | None, typer.Option("--save", metavar="S.toml", help="Write the tuned strategy.")
-    ] = None,
+    save: Annotated[Path | None, typer.Option("--save", metavar="S.toml", help="Write the tuned strategy.")] = None,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -386,9 +374,7 @@ def _open(predictions: Path, network: Path) -> tuple[Predictions, Network]:
     return Predictions.open(predictions), net
 
 
-def _requests(
-    trace: Path | None, network: Network, requests: int, rate: float, samples: int, seed: int
-) -> Trace:
+def _requests(trace: Path | None, network: Network, requests: int, rate: float, samples: int, seed: int) -> Trace:
     from coinfer.trace import Trace
 
     if trace is not None:

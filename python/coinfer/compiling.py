@@ -125,13 +125,12 @@ class Compiler:
         """Lay a compiled plan over the network as seen from one ingress node: every way, time and price."""
         spec = compiled.spec
         hosts = self.hosts(spec, ingress)
-        asks = self.network.control == "ingress"
         enter: list[Leg] = []
         for source in (ingress, *hosts):
             for host, stage in zip(hosts, spec.stages, strict=True):
                 enter.append(self.leg(source, host, _payload(self.network, stage, "request_kb")))
         back = [
-            self.leg(host, ingress, 0.0 if asks else _payload(self.network, stage, "answer_kb"))
+            self.leg(host, ingress, _payload(self.network, stage, "answer_kb"))
             for host, stage in zip(hosts, spec.stages, strict=True)
         ]
         members = []

@@ -45,9 +45,7 @@ def halves(predictions: Predictions, seed: int) -> tuple[Predictions, Prediction
         If there are fewer than two samples.
     """
     if len(predictions) < 2:
-        msg = (
-            f"tuning needs samples to fit on and others to measure on, but there are only {len(predictions)}"
-        )
+        msg = f"tuning needs samples to fit on and others to measure on, but there are only {len(predictions)}"
         raise BadValueError(msg)
     order = np.random.Generator(np.random.Philox(seed)).permutation(len(predictions))
     middle = len(predictions) // 2

@@ -100,7 +100,8 @@ class Forward(Strategy):
             said = ", " + "/".join(f"{model} {value:.4g}" for model, value in self.thresholds.items())
         else:
             said = ", " + "/".join(f"{value:.4g}" for value in self.thresholds)
-        return f"Forward({self.score}{said})"
+        past = f", {' > '.join(self.models)}" if self.models is not None else ""
+        return f"Forward({self.score}{said}{past})"
 
     def parameters(self) -> tuple[str, ...]:
         """Name what `coinfer.tune` may move."""

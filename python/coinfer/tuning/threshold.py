@@ -7,8 +7,9 @@ it was chosen on.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,6 +48,7 @@ class Tuned:
         `accuracy`, `forwarded_share` (not settled at the first stage), `stages`, `latency_us_mean`, `price_usd`,
         `on_front` (no other point is as accurate and cheaper in the objective, or as cheap and more accurate),
         `feasible`.
+        With `skip_tiers` also `models`, the path that the point belongs to.
     chosen : dict
         The chosen row of `front`.
     measured : dict
@@ -135,6 +137,7 @@ def tune(
     split: Sequence[float] | None = (0.5, 0.5),
     seed: int = 0,
     ingress: str | None = None,
+    skip_tiers: bool = False,
     threads: int = 1,
 ) -> Tuned:
     """Choose the threshold of a `Forward` strategy that minimises one quantity under constraints on others.
@@ -163,6 +166,8 @@ def tune(
     ingress : str, optional
         Whose path to tune for. Default: the network's ingress nodes in equal parts; their paths must hold the same
         models.
+    skip_tiers : bool
+        Also try every way of leaving tiers out: a weak model on the path may cost more time than it saves.
     threads : int
         Does not change any result.
 
@@ -196,24 +201,31 @@ def tune(
         msg = "accuracy needs the true labels of the samples, but these predictions have none"
         raise UnsupportedError(msg)
     compiler = Compiler(predictions, network, threads)
-    compiled, ways = _common_plan(strategy, compiler, ingress)
     fit, held = _split(len(predictions), split, seed)
-    costs = _costs(compiler, ways)
-    front = _points(compiler, compiled, costs, fit)
+    _check_labelled(predictions, fit, "to choose on")
+    candidates = [_Candidate(s, compiler, ingress, fit) for s in _templates(strategy, compiler, ingress, skip_tiers)]
+    front = {name: np.concatenate([c.points[name] for c in candidates]) for name in candidates[0].points}
+    owner = np.repeat(np.arange(len(candidates)), [len(c.points["threshold"]) for c in candidates])
     feasible = np.ones(len(front["threshold"]), bool)
     for constraint in constraints:
         feasible &= constraint.holds(front[constraint.quantity])
     at, binding = _choose(front, feasible, objective, constraints)
     front["on_front"] = _on_front(front, objective)
     front["feasible"] = feasible
-    tuned = strategy.at(float(front["threshold"][at]))
+    best = candidates[owner[at]]
+    threshold = float(front["threshold"][at])
     chosen = {name: column[at].item() for name, column in front.items()}
-    measured = _measure(tuned, compiler, ways, costs, fit if held is None else held)
+    measured = best.measure(threshold, fit if held is None else held)
     import pyarrow as pa
 
+    table = pa.table(front)
+    if skip_tiers:
+        names = pa.array([" -> ".join(c.models) for c in candidates])
+        table = table.add_column(0, "models", pa.DictionaryArray.from_arrays(pa.array(owner), names))
+        chosen["models"] = " -> ".join(best.models)
     return Tuned(
-        strategy=tuned,
-        front=pa.table(front),
+        strategy=best.strategy.at(threshold),
+        front=table,
         chosen=chosen,
         measured=measured,
         held_out=held is not None,
@@ -227,27 +239,75 @@ def tune(
 
 Columns = dict[str, "NDArray[Any]"]
 
+_TIERS_TO_SKIP_MAX = 10
 
-def _common_plan(
-    strategy: Forward, compiler: Compiler, ingress: str | None
-) -> tuple[CompiledPlan, list[tuple[CompiledPlan, str]]]:
-    if ingress is not None:
-        compiler.network.node(ingress)
-    names = compiler.network.ingress if ingress is None else (ingress,)
-    probe = strategy.at(0.0)
-    ways = [(compiler.plan(probe, name), name) for name in names]
-    models = [[d.model for stage in p.spec.stages for d in stage.members] for p, _ in ways]
-    for (_, name), others in zip(ways, models, strict=True):
-        if others != models[0]:
-            msg = (
-                f"the path from {name!r} ({' -> '.join(others)}) differs from that from {names[0]!r} "
-                f"({' -> '.join(models[0])}); say which to tune for with ingress="
-            )
-            raise UnsupportedError(msg)
-    if len(models[0]) < 2:
-        msg = f"there is nothing to tune: the path from {names[0]!r} has only the model {models[0][0]!r}"
+
+def _templates(strategy: Forward, compiler: Compiler, ingress: str | None, skip_tiers: bool) -> list[Forward]:
+    """Give the strategies whose thresholds are to be swept: the one given, or one per choice of tiers."""
+    if not skip_tiers:
+        return [strategy]
+    network = compiler.network
+    spec = strategy.at(0.0).plan(network, network.ingress[0] if ingress is None else ingress)
+    models = [d.model for stage in spec.stages for d in stage.members]
+    if len(models) > _TIERS_TO_SKIP_MAX:
+        msg = f"skip_tiers tries every choice of tiers, and can do so for {_TIERS_TO_SKIP_MAX}, not for {len(models)}"
         raise UnsupportedError(msg)
-    return ways[0][0], ways
+    choices = [c for size in range(len(models), 0, -1) for c in itertools.combinations(models, size)]
+    return [replace(strategy, models=choice) for choice in choices]
+
+
+class _Candidate:
+    """One path of models, with all its operating points."""
+
+    def __init__(self, strategy: Forward, compiler: Compiler, ingress: str | None, fit: NDArray[np.uint32]) -> None:
+        self.strategy = strategy
+        self.compiler = compiler
+        if ingress is not None:
+            compiler.network.node(ingress)
+        names = compiler.network.ingress if ingress is None else (ingress,)
+        probe = strategy.at(0.0)
+        ways = [(compiler.plan(probe, name), name) for name in names]
+        paths = [tuple(d.model for stage in p.spec.stages for d in stage.members) for p, _ in ways]
+        self.models = paths[0]
+        for name, others in zip(names, paths, strict=True):
+            if others != self.models:
+                msg = (
+                    f"the path from {name!r} ({' -> '.join(others)}) differs from that from {names[0]!r} "
+                    f"({' -> '.join(self.models)}); say which to tune for with ingress="
+                )
+                raise UnsupportedError(msg)
+        if len(self.models) < 2 and strategy.models is None:
+            msg = f"there is nothing to tune: the path from {names[0]!r} has only the model {self.models[0]!r}"
+            raise UnsupportedError(msg)
+        self._ingress = names[0]
+        self._costs = _costs(compiler, ways)
+        self.points = _points(compiler, ways[0][0], self._costs, fit)
+
+    def measure(self, threshold: float, rows: NDArray[np.uint32]) -> dict[str, Any]:
+        """Give the same quantities at one threshold, on chosen samples, by way of the engine's own decisions."""
+        compiled = self.compiler.plan(self.strategy.at(threshold), self._ingress)
+        stage = compiled.decisions.route[rows].astype(np.int64)
+        costs = self._costs
+        measured: dict[str, Any] = {}
+        labels = self.compiler.predictions.labels
+        if labels is not None and np.any(labels[rows] >= 0):
+            known = labels[rows] >= 0
+            right = int(np.count_nonzero((compiled.evidence.label[stage, rows] == labels[rows]) & known))
+            total = int(np.count_nonzero(known))
+            measured["accuracy"] = Estimate.share(right, total, total)
+        latency = costs.latency_ns
+        taken = latency[stage] if latency.ndim == 1 else latency[stage, rows]
+        measured["forwarded_share"] = float(np.count_nonzero(stage > 0) / len(rows))
+        measured["stages"] = float((stage + 1).mean())
+        measured["latency_us_mean"] = float(taken.mean() / costs.ingresses / 1e3)
+        measured["price_usd"] = float(costs.pico_usd[stage].mean() / costs.ingresses / 1e12)
+        return measured
+
+
+def _check_labelled(predictions: Predictions, rows: NDArray[np.uint32], what: str) -> None:
+    if predictions.labels is not None and not np.any(predictions.labels[rows] >= 0):
+        msg = f"none of the {len(rows)} samples {what} has a true label"
+        raise UnsupportedError(msg)
 
 
 def _split(
@@ -281,7 +341,6 @@ class _Costs:
 def _costs(compiler: Compiler, ways: list[tuple[CompiledPlan, str]]) -> _Costs:
     latency: list[Any] = [0.0] * len(ways[0][0].spec.stages)
     price = [0] * len(latency)
-    asks = compiler.network.control == "ingress"
     for way, ingress in ways:
         hosts = compiler.hosts(way.spec, ingress)
         here, spent = ingress, 0
@@ -294,7 +353,7 @@ def _costs(compiler: Compiler, ways: list[tuple[CompiledPlan, str]]) -> _Costs:
                 compiler.leg(host, deployment.node, model.request_kb),
                 compiler.leg(deployment.node, host, model.answer_kb),
             ]
-            back = compiler.leg(host, ingress, 0.0 if asks else model.answer_kb)
+            back = compiler.leg(host, ingress, model.answer_kb)
             elapsed = elapsed + sum(map(_mean_ns, there)) + compiler.service_ns(deployment)
             spent += sum(leg[1] for leg in there) + round(deployment.price_usd * 1e12)
             latency[at] = latency[at] + elapsed + _mean_ns(back)
@@ -359,29 +418,3 @@ def _on_front(front: Columns, objective: str) -> NDArray[np.bool_]:
     best_before = np.maximum.accumulate(np.concatenate([[-1.0], accuracy[:-1]]))
     on[order] = accuracy > best_before
     return on
-
-
-def _measure(
-    tuned: Forward,
-    compiler: Compiler,
-    ways: list[tuple[CompiledPlan, str]],
-    costs: _Costs,
-    rows: NDArray[np.uint32],
-) -> dict[str, Any]:
-    compiled = compiler.plan(tuned, ways[0][1])
-    stage = compiled.decisions.route[rows].astype(np.int64)
-    latency = costs.latency_ns
-    n = len(rows)
-    measured: dict[str, Any] = {}
-    labels = compiler.predictions.labels
-    if labels is not None and np.any(labels[rows] >= 0):
-        known = labels[rows] >= 0
-        right = int(np.count_nonzero((compiled.evidence.label[stage, rows] == labels[rows]) & known))
-        total = int(np.count_nonzero(known))
-        measured["accuracy"] = Estimate.share(right, total, total)
-    measured["forwarded_share"] = float(np.count_nonzero(stage > 0) / n)
-    measured["stages"] = float((stage + 1).mean())
-    taken = latency[stage] if latency.ndim == 1 else latency[stage, rows]
-    measured["latency_us_mean"] = float(taken.mean() / costs.ingresses / 1e3)
-    measured["price_usd"] = float(costs.pico_usd[stage].mean() / costs.ingresses / 1e12)
-    return measured
