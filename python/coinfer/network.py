@@ -511,7 +511,7 @@ class Network:
         cls,
         tiers: Mapping[str, str],
         *,
-        delay_ms: float | Sequence[float],
+        delay_ms: float | Sequence[float] = 0.0,
         price_usd: float | Sequence[float] = 0.0,
         service_ms: float | Law | Sequence[float | Law] = 0.0,
         instances: int | Sequence[int] = 1,
