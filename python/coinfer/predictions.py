@@ -443,9 +443,7 @@ class Predictions:
             else:
                 table = _read_table(path, suffix)
                 table.validate(full=True)  # offsets that point outside would crash a reader, not raise
-                metadata = check_metadata(
-                    (table.schema.metadata or {}).get(METADATA_KEY), "predictions", _OPENERS
-                )
+                metadata = check_metadata((table.schema.metadata or {}).get(METADATA_KEY), "predictions", _OPENERS)
                 check_unique(table.column_names, "column")
                 columns = dict(zip(table.column_names, table.columns, strict=True))
             return _from_columns(columns, metadata, classes, ignore_extra)

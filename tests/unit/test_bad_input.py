@@ -519,9 +519,7 @@ NETWORKS: dict[str, Case] = {
         "deployment 'm@a': tensors: there is no form 'logit'; did you mean 'logits'",
     ),
     "confidence of logits": (
-        lambda: Deployment(
-            "m", "a", tensors={"input": "i", "output": "o", "form": "logits", "confidence": "c"}
-        ),  # type: ignore[arg-type]
+        lambda: Deployment("m", "a", tensors={"input": "i", "output": "o", "form": "logits", "confidence": "c"}),  # type: ignore[arg-type]
         BadValueError,
         "confidence names a tensor if and only if form is 'label_confidence'",
     ),
@@ -606,9 +604,7 @@ def test_is_refused_with_the_place_and_what_is_allowed(
 ) -> None:
     with pytest.raises(kind, match=words) as caught:
         make()
-    assert isinstance(
-        caught.value, {BadValueError: ValueError, UnknownNameError: KeyError}.get(kind, ValueError)
-    )
+    assert isinstance(caught.value, {BadValueError: ValueError, UnknownNameError: KeyError}.get(kind, ValueError))
     assert not str(caught.value).startswith("'")  # KeyError would show the quoted form
 
 
@@ -761,9 +757,7 @@ class TestTableFiles:
         for opener in self.openers(table):
             for length in {0, 1, 4, 100, len(whole) // 2, len(whole) - 100, len(whole) - 8, len(whole) - 1}:
                 path.write_bytes(whole[:length])
-                with pytest.raises(
-                    BadFileError, match=rf"cut\.{suffix}: (the file is empty|cannot be read as)"
-                ):
+                with pytest.raises(BadFileError, match=rf"cut\.{suffix}: (the file is empty|cannot be read as)"):
                     opener(path)
 
     def test_a_file_of_something_else(self, tmp_path: Path, table: Any, suffix: str) -> None:
@@ -826,14 +820,10 @@ def test_an_interrupted_network_leaves_the_old_file(tmp_path: Path, monkeypatch:
 def test_one_kind_of_table_is_not_another(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"t.{suffix}"
     PREDICTIONS_TABLE.save(path)
-    with pytest.raises(
-        BadFileError, match=r"holds 'predictions', not 'trace'; open it with coinfer.Predictions.open"
-    ):
+    with pytest.raises(BadFileError, match=r"holds 'predictions', not 'trace'; open it with coinfer.Predictions.open"):
         Trace.open(path)
     TRACE_TABLE.save(path)
-    with pytest.raises(
-        BadFileError, match=r"holds 'trace', not 'predictions'; open it with coinfer.Trace.open"
-    ):
+    with pytest.raises(BadFileError, match=r"holds 'trace', not 'predictions'; open it with coinfer.Trace.open"):
         Predictions.open(path)
 
 
@@ -841,9 +831,7 @@ def test_a_newer_version_is_refused(tmp_path: Path) -> None:
     table = TRACE_TABLE._table()
     metadata = {b"coinfer": json.dumps({"format": "trace", "version": 2, "nodes": ["a"]}).encode()}
     pq.write_table(table.replace_schema_metadata(metadata), tmp_path / "t.parquet")
-    with pytest.raises(
-        BadFileError, match=r"t\.parquet: the file has format version 2, this coinfer reads version 1"
-    ):
+    with pytest.raises(BadFileError, match=r"t\.parquet: the file has format version 2, this coinfer reads version 1"):
         Trace.open(tmp_path / "t.parquet")
 
 

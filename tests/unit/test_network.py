@@ -119,9 +119,7 @@ def test_models_are_implied_only_if_none_is_declared() -> None:
     deployments = [Deployment("m", "a"), Deployment("n", "a")]
     network = Network([Node("a", 0)], [], [], deployments)
     assert network.models == (Model("m"), Model("n"))
-    with pytest.raises(
-        UnknownNameError, match=r"deployment 'n@a': there is no model 'n'.*declare all models or none"
-    ):
+    with pytest.raises(UnknownNameError, match=r"deployment 'n@a': there is no model 'n'.*declare all models or none"):
         Network([Node("a", 0)], [], [Model("m")], deployments)
 
 
@@ -207,9 +205,7 @@ def networks(draw: st.DrawFn) -> Network:
     models = []
     for name in draw(st.lists(names, min_size=1, max_size=3, unique=True)):
         classes = draw(st.none() | st.lists(names, min_size=1, max_size=4, unique=True))
-        abstain = (
-            draw(st.lists(st.sampled_from(classes) | st.integers(0, len(classes) - 1))) if classes else ()
-        )
+        abstain = draw(st.lists(st.sampled_from(classes) | st.integers(0, len(classes) - 1))) if classes else ()
         models.append(Model(name, classes, draw(amounts), draw(amounts), abstain))
     places = st.tuples(st.sampled_from(models), st.sampled_from(node_names))
     deployments = []

@@ -69,9 +69,7 @@ class TestSharing:
         assert output.vector.ctypes.data == wide.data_ptr() + 40
         assert output.vector.strides == (120, 4)
 
-    @pytest.mark.parametrize(
-        "make", [lambda z: z, lambda z: z[::-1], lambda z: np.broadcast_to(z[:1], z.shape)]
-    )
+    @pytest.mark.parametrize("make", [lambda z: z, lambda z: z[::-1], lambda z: np.broadcast_to(z[:1], z.shape)])
     def test_a_numpy_array_with_unit_stride_along_rows_is_shared(self, make: Any) -> None:
         array = make(logits(20, 4))
         output = ModelOutput(logits=array)
@@ -246,9 +244,7 @@ class TestAlignment:
     ) -> None:
         names = [f"class{i}" for i in own[:count]]
         z = logits(8, count, seed)
-        predictions = Predictions(
-            {"m": ModelOutput(logits=z, classes=names)}, classes=[f"class{i}" for i in shared]
-        )
+        predictions = Predictions({"m": ModelOutput(logits=z, classes=names)}, classes=[f"class{i}" for i in shared])
         meant = [names[i] for i in z.argmax(axis=1)]
         assert [predictions.classes[i] for i in predictions["m"].answers()] == meant  # type: ignore[index]
         relabel = predictions["m"].relabel
@@ -273,9 +269,7 @@ def test_class_count_without_names() -> None:
     assert Predictions({"m": ModelOutput(label=[0, 4, -1])}, labels=[6, 0, 0]).class_count == 7
     assert Predictions({"m": ModelOutput(label=[-1])}).class_count == 1
     assert Predictions({"m": ModelOutput(label=[])}).class_count == 1
-    assert (
-        Predictions({"m": ModelOutput(logits=logits(2, 9)), "l": ModelOutput(label=[0, 8])}).class_count == 9
-    )
+    assert Predictions({"m": ModelOutput(logits=logits(2, 9)), "l": ModelOutput(label=[0, 8])}).class_count == 9
 
 
 def test_accuracy_counts_labelled_rows_only() -> None:
@@ -370,9 +364,7 @@ def test_files_of_unnamed_labels_keep_the_class_count(tmp_path: Path, suffix: st
 def test_any_table_survives_any_format(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     rows = data.draw(st.integers(0, 5))
     outputs: dict[str, ModelOutput] = {}
-    for name in data.draw(
-        st.lists(st.text("ab./é", min_size=1, max_size=5), min_size=1, max_size=4, unique=True)
-    ):
+    for name in data.draw(st.lists(st.text("ab./é", min_size=1, max_size=5), min_size=1, max_size=4, unique=True)):
         classes = data.draw(st.permutations("vwxyz"))[: data.draw(st.integers(1, 5))]
         values = st.lists(st.floats(width=32), min_size=rows * len(classes), max_size=rows * len(classes))
         labels = st.lists(st.integers(-1, len(classes) - 1), min_size=rows, max_size=rows)
@@ -510,14 +502,10 @@ def test_a_foreign_file_that_holds_no_model(tmp_path: Path) -> None:
 # ---- real data ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(
-    not (SHARED / "cifar10_models.npz").exists(), reason="shared/data/cifar10_models.npz is absent"
-)
+@pytest.mark.skipif(not (SHARED / "cifar10_models.npz").exists(), reason="shared/data/cifar10_models.npz is absent")
 def test_real_networks_on_cifar10() -> None:
     data = np.load(SHARED / "cifar10_models.npz", allow_pickle=False)
-    outputs = {
-        str(m): ModelOutput(label=p) for m, p in zip(data["top1_models"], data["top1_preds"].T, strict=True)
-    }
+    outputs = {str(m): ModelOutput(label=p) for m, p in zip(data["top1_models"], data["top1_preds"].T, strict=True)}
     outputs |= {key: ModelOutput(probs=data[key]) for key in data.files if key.startswith("soft")}
     predictions = Predictions(outputs, labels=data["labels"])
     assert predictions.class_count == 10
@@ -526,16 +514,12 @@ def test_real_networks_on_cifar10() -> None:
     assert (answers == predictions.labels).any(axis=0).mean() == pytest.approx(0.9972)
 
 
-@pytest.mark.skipif(
-    not (SHARED / "frugalml_dev.npz").exists(), reason="shared/data/frugalml_dev.npz is absent"
-)
+@pytest.mark.skipif(not (SHARED / "frugalml_dev.npz").exists(), reason="shared/data/frugalml_dev.npz is absent")
 def test_real_services_on_spoken_digits() -> None:
     data = np.load(SHARED / "frugalml_dev.npz", allow_pickle=False)
     predictions = Predictions(
         {
-            str(api): ModelOutput(
-                label=data["audiomnist_preds"][:, i], confidence=data["audiomnist_conf"][:, i]
-            )
+            str(api): ModelOutput(label=data["audiomnist_preds"][:, i], confidence=data["audiomnist_conf"][:, i])
             for i, api in enumerate(data["audiomnist_apis"])
         },
         labels=data["audiomnist_labels"],

@@ -87,9 +87,7 @@ def test_categories_of_pandas() -> None:
 
 @pytest.mark.parametrize("make", [list, np.array, torch.tensor, pd.Series, pl.Series, pa.array])
 def test_codes_and_numbers_of_every_kind(make: Any) -> None:
-    trace = Trace(
-        make([5, 5, 9]), make([1, 0, 1]), make([7, 8, 9]), priority=make([0, 1, 2]), nodes=["a", "b"]
-    )
+    trace = Trace(make([5, 5, 9]), make([1, 0, 1]), make([7, 8, 9]), priority=make([0, 1, 2]), nodes=["a", "b"])
     assert trace.arrival_ns.tolist() == [5, 5, 9]
     assert trace.arrival_ns.dtype == np.int64
     assert trace.ingress.tolist() == [1, 0, 1]
@@ -110,9 +108,7 @@ def test_columns_are_shared_and_read_only() -> None:
 
 
 def test_deadlines_and_identifiers() -> None:
-    trace = Trace(
-        [0, 1, 2, 3], "a", [0] * 4, deadline_us=[1.5, None, np.nan, np.inf], request_id=[4, 3, 2, 1]
-    )
+    trace = Trace([0, 1, 2, 3], "a", [0] * 4, deadline_us=[1.5, None, np.nan, np.inf], request_id=[4, 3, 2, 1])
     assert trace.deadline_us is not None
     assert trace.deadline_us.tolist() == [1.5, np.inf, np.inf, np.inf]
     assert trace.request_id.to_pylist() == [4, 3, 2, 1]
@@ -149,9 +145,7 @@ def test_pickling() -> None:
 
 
 def test_poisson_is_a_poisson_process() -> None:
-    trace = Trace.poisson(
-        NETWORK, rate_rps=500, requests=100_000, samples=50, ingress={"device": 3, "edge": 1}
-    )
+    trace = Trace.poisson(NETWORK, rate_rps=500, requests=100_000, samples=50, ingress={"device": 3, "edge": 1})
     gaps = np.diff(trace.arrival_ns, prepend=0) / 1e9
     assert stats.kstest(gaps, "expon", args=(0, 1 / 500)).pvalue > 1e-3
     assert trace.nodes == ("device", "edge")
@@ -169,9 +163,7 @@ def test_poisson_defaults_to_the_ingress_of_the_network() -> None:
 
 def test_seeds_differ_and_repeat() -> None:
     def draw(seed: int) -> Trace:
-        return Trace.poisson(
-            NETWORK, rate_rps=1, requests=100, samples=50, seed=seed, ingress=["device", "edge"]
-        )
+        return Trace.poisson(NETWORK, rate_rps=1, requests=100, samples=50, seed=seed, ingress=["device", "edge"])
 
     assert_same(draw(1), draw(1))
     assert (draw(1).arrival_ns != draw(2).arrival_ns).any()
@@ -192,9 +184,7 @@ def test_batches_of_any_size_are_the_same_trace(rows: int) -> None:
     whole = Trace.poisson(NETWORK, **options)
     batches = list(Trace.poisson_batches(NETWORK, rows=rows, **options))
     for column in ("arrival_ns", "ingress", "sample"):
-        np.testing.assert_array_equal(
-            np.concatenate([getattr(b, column) for b in batches]), getattr(whole, column)
-        )
+        np.testing.assert_array_equal(np.concatenate([getattr(b, column) for b in batches]), getattr(whole, column))
 
 
 def test_ten_million_requests_in_seconds() -> None:
@@ -243,9 +233,7 @@ class TestFromArrivals:
             ([0, 500_000, 2_000_000], "us"),
             (np.array([0, 500_000_000, 2_000_000_000]), "ns"),
             (
-                np.array(
-                    ["2024-01-01T00:00:00", "2024-01-01T00:00:00.5", "2024-01-01T00:00:02"], "datetime64[ms]"
-                ),
+                np.array(["2024-01-01T00:00:00", "2024-01-01T00:00:00.5", "2024-01-01T00:00:02"], "datetime64[ms]"),
                 "s",
             ),
             (pd.Series(pd.to_datetime([0, 500, 2000], unit="ms")), "s"),
@@ -259,9 +247,7 @@ class TestFromArrivals:
 
     def test_unsorted_times_are_refused_or_sorted_with_their_columns(self) -> None:
         times, ingress, deadline = [3.0, 1.0, 2.0], ["c", "a", "b"], [30.0, 10.0, 20.0]
-        with pytest.raises(
-            BadValueError, match=r"times: row 1 is 1000000000 ns, earlier than row 0.*sort=True"
-        ):
+        with pytest.raises(BadValueError, match=r"times: row 1 is 1000000000 ns, earlier than row 0.*sort=True"):
             Trace.from_arrivals(times, samples=1, ingress=ingress)
         trace = Trace.from_arrivals(times, samples=1, ingress=ingress, deadline_us=deadline, sort=True)
         assert [trace.nodes[code] for code in trace.ingress] == ["a", "b", "c"]
@@ -375,9 +361,7 @@ class TestFiles:
         else:
             with pa.ipc.new_file(path, bad.schema) as writer:
                 writer.write_table(bad)
-        with pytest.raises(
-            BadValueError, match=rf"{path.name}: arrival_ns: row 5 is .* earlier than the row before"
-        ):
+        with pytest.raises(BadValueError, match=rf"{path.name}: arrival_ns: row 5 is .* earlier than the row before"):
             list(Trace.batches(path, rows=5))
         with pytest.raises(BadValueError, match=rf"{path.name}: arrival_ns: row 5 is .* earlier than row 4"):
             Trace.open(path)
