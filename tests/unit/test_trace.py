@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from coinfer import BadFileError, BadValueError, Network, Trace, UnknownNameError
-from coinfer.trace import _pick
+from coinfer._drawing import pick
 
 SHARED = Path(os.environ.get("COINFER_SHARED", Path(__file__).parents[2] / ".." / "shared")) / "data"
 NETWORK = Network.chain({"device": "small", "edge": "medium", "cloud": "large"}, delay_ms=[10, 40])
@@ -205,13 +205,13 @@ def test_indexed_search_equals_binary_search(weights: list[float], uniform: list
     w, u = np.array(weights), np.array(uniform * 50)
     if not w.any():
         with pytest.raises(BadValueError, match="here must not all be zero"):
-            _pick(w, u, "here")
+            pick(w, u, "here")
         return
     kept = np.flatnonzero(w)
     cumulated = np.cumsum(w[kept] / w.max())
     cumulated /= cumulated[-1]
     cumulated[-1] = np.inf
-    np.testing.assert_array_equal(_pick(w, u, "here"), kept[np.searchsorted(cumulated, u, side="right")])
+    np.testing.assert_array_equal(pick(w, u, "here"), kept[np.searchsorted(cumulated, u, side="right")])
 
 
 def test_indexed_search_with_most_weight_on_one_item() -> None:
@@ -219,7 +219,7 @@ def test_indexed_search_with_most_weight_on_one_item() -> None:
     weights[0] = 1.0
     uniform = np.random.default_rng(0).random(100_000)
     uniform[:10] = 1 - np.arange(1, 11) * 1e-6
-    picked = _pick(weights, uniform, "here")
+    picked = pick(weights, uniform, "here")
     cumulated = np.cumsum(weights) / weights.sum()
     np.testing.assert_array_equal(picked, np.minimum(np.searchsorted(cumulated, uniform, side="right"), 9999))
 
