@@ -151,6 +151,8 @@ def test_parallel_links_are_refused_per_direction() -> None:
     for more in (Link(("b", "a"), delay_ms=1), there):
         with pytest.raises(BadValueError, match="already a link"):
             Network(nodes, [there, more], [], deployments)
+    with pytest.raises(BadValueError, match="already a link"):
+        Network(nodes, [Link(("a", "b"), delay_ms=1), back], [], deployments)
 
 
 def test_chain_takes_laws_numbers_and_one_value_for_all() -> None:

@@ -295,6 +295,19 @@ class TestFromArrivals:
         assert (np.argsort(counts[0]) != np.argsort(counts[1])).any()
         assert stats.chisquare(counts[2]).pvalue > 1e-3
 
+    def test_popularity_within_a_class_of_the_mix(self) -> None:
+        times, labels = np.arange(100_000.0), np.arange(20) % 2
+        trace = Trace.from_arrivals(
+            times, samples=20, ingress="x", labels=labels, label_mix={"x": {0: 1, 1: 3}}, popularity=1.0
+        )
+        counts = np.bincount(trace.sample, minlength=20)
+        assert stats.binomtest(int(counts[1::2].sum()), len(times), 0.75).pvalue > 1e-3
+        plain = Trace.from_arrivals(times, samples=20, ingress="x", popularity=1.0)
+        popular = np.bincount(plain.sample, minlength=20)
+        for label in (0, 1):  # the mix moves weight between classes, never within one
+            both = np.stack([counts[labels == label], popular[labels == label]])
+            assert stats.chi2_contingency(both).pvalue > 1e-3
+
     def test_the_ranking_of_a_node_does_not_depend_on_the_length(self) -> None:
         options: dict[str, Any] = {"samples": 20, "ingress": "x", "popularity": 1.5}
         long = Trace.from_arrivals(np.arange(1000.0), **options)
