@@ -707,7 +707,9 @@ def _write_table(table: Any, path: Path, suffix: str) -> None:
     import pyarrow.parquet as pq
 
     if suffix == ".parquet":
-        pq.write_table(table, path, compression="zstd", use_dictionary=False, row_group_size=1 << 17)
+        pq.write_table(
+            table, path, compression="zstd", use_dictionary=False, row_group_size=1 << 17, write_page_checksum=True
+        )
         return
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
@@ -719,7 +721,7 @@ def _read_table(path: Path, suffix: str) -> Any:
     import pyarrow.parquet as pq
 
     if suffix == ".parquet":
-        return pq.read_table(path, memory_map=True)
+        return pq.read_table(path, memory_map=True, page_checksum_verification=True)
     if suffix == ".csv":
         nulls = pyarrow.csv.ConvertOptions(strings_can_be_null=True)
         return pyarrow.csv.read_csv(path, convert_options=nulls)

@@ -13,9 +13,6 @@ pieces it is made in, and traces of one seed share their arrivals whatever else 
 
 from __future__ import annotations
 
-import csv
-import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
@@ -24,7 +21,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from coinfer._arrays import as_array, as_names, as_numbers, check_range, first_row, frozen, one_chunk
-from coinfer._checks import check_integer, check_name, check_number, check_unique
+from coinfer._arrivals import arrivals_ns, read_published
+from coinfer._checks import check_integer, check_name, check_number
+from coinfer._drawing import check_nodes, draw_nodes, draw_samples, entry_nodes, generator, node_names
 from coinfer._files import METADATA_KEY, check_metadata, encode_metadata, reading, replacing, suffix_of
 from coinfer.errors import BadFileError, BadValueError, UnknownNameError, nearest
 
@@ -39,7 +38,6 @@ __all__ = ["Trace"]
 
 _CHUNK: Final = 1 << 16  # requests generated together: their temporaries stay in the second-level cache
 _ROW_GROUP: Final = 1 << 19
-_NS: Final = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 _COLUMNS: Final = ("arrival_ns", "ingress", "sample", "deadline_us", "priority", "request_id")
 _KIND: Final = {".parquet": "a Parquet file", ".arrow": "an Arrow IPC file", ".feather": "an Arrow IPC file"}
 _OPENERS: Final = {"predictions": "coinfer.Predictions.open", "trace": "coinfer.Trace.open"}
@@ -246,7 +244,7 @@ class Trace:
             ingress=ingress,
             rows=_CHUNK,
         )
-        start, nodes = 0, _entry(network, ingress)[0]
+        start, nodes = 0, entry_nodes(network, ingress)[0]
         for batch in batches:
             stop = start + len(batch)
             arrival[start:stop], codes[start:stop], sample[start:stop] = (
@@ -284,7 +282,7 @@ class Trace:
         rate = check_number(rate_rps, "poisson: rate_rps", above=0.0)
         bound = check_integer(samples, "poisson: samples", at_least=1)
         rows = check_integer(rows, "poisson: rows", at_least=1)
-        nodes, weights = _entry(network, ingress)
+        nodes, weights = entry_nodes(network, ingress)
         return cls._poisson(count, rate, bound, seed, deadline_us, nodes, weights, rows)
 
     @classmethod
@@ -299,7 +297,7 @@ class Trace:
         weights: NDArray[np.float64] | None,
         rows: int,
     ) -> Iterator[Trace]:
-        gaps, places, picks = (_stream(seed, stream) for stream in ("arrivals", "ingress", "samples"))
+        gaps, places, picks = (generator(seed, purpose) for purpose in ("arrivals", "ingress", "samples"))
         now_ns = 0.0
         for start in range(0, count, rows):
             size = min(rows, count - start)
@@ -310,7 +308,7 @@ class Trace:
             now_ns = float(times[-1])
             yield cls._trusted(
                 arrival_ns=frozen(np.rint(times).astype(np.int64)),
-                ingress=frozen(_draw_nodes(places, size, len(nodes), weights)),
+                ingress=frozen(draw_nodes(places, size, len(nodes), weights)),
                 sample=frozen(picks.integers(samples, size=size, dtype=np.int32)),
                 deadline_us=_deadlines(deadline_us, size),
                 nodes=nodes,
@@ -382,7 +380,7 @@ class Trace:
         >>> bool((trace.sample >= 2).all())
         True
         """
-        arrival = _arrivals_ns(times, unit)
+        arrival = arrivals_ns(times, unit)
         order = None
         if sort and np.any(arrival[1:] < arrival[:-1]):
             order = np.argsort(arrival, kind="stable")
@@ -396,15 +394,15 @@ class Trace:
             _check_length(codes, "ingress", rows)
             codes = codes if order is None else codes[order]
             if network is not None:
-                _known_nodes(nodes, network, "ingress")
+                check_nodes(nodes, network, "ingress")
         else:
-            nodes, weights = _entry(network, ingress)
-            codes = _draw_nodes(_stream(seed, "ingress"), rows, len(nodes), weights)
+            nodes, weights = entry_nodes(network, ingress)
+            codes = draw_nodes(generator(seed, "ingress"), rows, len(nodes), weights)
         deadline = _deadlines(deadline_us, rows)
         return cls._trusted(
             arrival_ns=frozen(arrival),
             ingress=frozen(codes),
-            sample=frozen(_draw_samples(codes, nodes, bound, labels, label_mix, popularity, seed)),
+            sample=frozen(draw_samples(codes, nodes, bound, labels, label_mix, popularity, seed)),
             deadline_us=deadline if order is None or deadline is None else frozen(deadline[order]),
             nodes=nodes,
         )
@@ -424,7 +422,7 @@ class Trace:
         """
         path = Path(path)
         with reading(path, "a trace of arrivals (CSV or JSONL)"):
-            arrival = _read_jsonl(path) if path.suffix.lower() == ".jsonl" else _read_csv(path)
+            arrival = read_published(path)
         arrival = np.sort(arrival)
         return arrival - arrival[0] if len(arrival) else arrival
 
@@ -453,6 +451,7 @@ class Trace:
                     table,
                     temporary,
                     compression="zstd",
+                    write_page_checksum=True,
                     row_group_size=_ROW_GROUP,
                     use_dictionary=["ingress", "deadline_us", "priority"],
                     column_encoding=dict.fromkeys(numbers, "DELTA_BINARY_PACKED"),
@@ -503,7 +502,7 @@ class Trace:
         suffix = suffix_of(path, tuple(_KIND))
         with reading(path, f"a trace ({_KIND[suffix]})"):
             if suffix == ".parquet":
-                with pq.ParquetFile(path, memory_map=True) as file:
+                with pq.ParquetFile(path, memory_map=True, page_checksum_verification=True) as file:
                     nodes, names = _check_schema(file.schema_arrow, ignore_extra)
                     table = file.read(columns=names)
             else:
@@ -601,7 +600,7 @@ def _check_order(arrival: NDArray[np.int64], what: str, hint: str = "") -> None:
 
 
 def _ingress_codes(ingress: Any, rows: int, nodes: Sequence[str] | None) -> tuple[NDArray[np.int32], tuple[str, ...]]:
-    listed = None if nodes is None else _node_names(nodes)
+    listed = None if nodes is None else node_names(nodes)
     found: tuple[str, ...]
     if isinstance(ingress, str):
         codes, found = np.zeros(rows, np.int32), (ingress,)
@@ -645,15 +644,6 @@ def _recode(codes: NDArray[np.int32], found: tuple[str, ...], listed: tuple[str,
             msg = f"ingress: row {first_row(codes == code)}: there is no node {name!r}; {nearest(name, listed)}"
             raise UnknownNameError(msg)
     return np.array([position.get(name, -1) for name in found] or [0], np.int32)[codes]
-
-
-def _node_names(nodes: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(nodes, str) or not len(nodes):
-        msg = f"nodes must be a list of at least one node name, not {nodes!r}"
-        raise BadValueError(msg)
-    names = tuple(check_name(name, "nodes: each name") for name in nodes)
-    check_unique(names, "nodes:")
-    return names
 
 
 def _deadlines(values: Any, rows: int) -> NDArray[np.float64] | None:
@@ -701,248 +691,6 @@ def _identifiers(values: Any, rows: int) -> Any:
     return column
 
 
-# ---- drawing -----------------------------------------------------------------------------------------------
-
-_STREAMS: Final = ("arrivals", "ingress", "samples", "ranking")
-
-
-def _stream(seed: int, stream: str, *more: int) -> np.random.Generator:
-    """Return the generator of one purpose, independent of the others."""
-    seed = check_integer(seed, "seed", at_most=2**63 - 1)
-    key = (_STREAMS.index(stream), *more)
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=key)))
-
-
-def _entry(network: Network | None, ingress: Any) -> tuple[tuple[str, ...], NDArray[np.float64] | None]:
-    """Return the nodes where requests enter and their weights, None if all are alike."""
-    if ingress is None:
-        if network is None:
-            msg = "give ingress= (a node, a list, or weights), or network= to use its ingress nodes"
-            raise BadValueError(msg)
-        return network.ingress, None
-    weights = None
-    if isinstance(ingress, Mapping):
-        values = [check_number(weight, f"ingress: weight of {name!r}") for name, weight in ingress.items()]
-        weights = np.array(values)
-        if not weights.any():
-            msg = "ingress: weights must not all be zero"
-            raise BadValueError(msg)
-    nodes = _node_names([ingress] if isinstance(ingress, str) else list(ingress))
-    if network is not None:
-        _known_nodes(nodes, network, "ingress")
-    return nodes, weights
-
-
-def _known_nodes(nodes: Sequence[str], network: Network, what: str) -> None:
-    known = {node.name for node in network.nodes}
-    for name in nodes:
-        if name not in known:
-            msg = f"{what}: the network has no node {name!r}; {nearest(name, sorted(known))}"
-            raise UnknownNameError(msg)
-
-
-def _pick(weights: NDArray[np.float64], uniform: NDArray[np.float64], what: str) -> NDArray[np.int32]:
-    """Return for each uniform number the position whose share of the weights it falls into.
-
-    An indexed search: a table over equal steps of [0, 1) says where to start, and few draws need more than a
-    step from there (10 to 15 times faster than a binary search per draw). Shares are cut at a power of two,
-    so that the index of a draw is exact.
-    """
-    possible = np.flatnonzero(weights)
-    if not len(possible):
-        msg = f"{what} must not all be zero"
-        raise BadValueError(msg)
-    cumulated = np.cumsum(weights[possible] / weights.max())
-    cumulated /= cumulated[-1]
-    cumulated[-1] = np.inf  # rounding must not let a draw fall behind the last one
-    result = np.empty(len(uniform), np.int32)
-    if len(uniform) < len(possible):  # the table would cost more than it saves
-        result[:] = possible[np.searchsorted(cumulated, uniform, side="right")]
-        return result
-    steps = 1 << (2 * len(possible)).bit_length()
-    first = np.searchsorted(cumulated, np.arange(steps) / steps, side="right").astype(np.int32)
-    for start in range(0, len(uniform), _CHUNK):
-        draws = uniform[start : start + _CHUNK]
-        found = first[(draws * steps).astype(np.intp)]
-        low = np.flatnonzero(cumulated[found] <= draws)
-        for _ in range(8):
-            if not len(low):
-                break
-            found[low] += 1
-            low = low[cumulated[found[low]] <= draws[low]]
-        found[low] = np.searchsorted(cumulated, draws[low], side="right")
-        result[start : start + _CHUNK] = possible[found]
-    return result
-
-
-def _draw_nodes(
-    stream: np.random.Generator, rows: int, count: int, weights: NDArray[np.float64] | None
-) -> NDArray[np.int32]:
-    if count == 1:
-        return np.zeros(rows, np.int32)
-    if weights is None:
-        return stream.integers(count, size=rows, dtype=np.int32)
-    return _pick(weights, stream.random(rows), "ingress: weights")
-
-
-def _draw_samples(
-    codes: NDArray[np.int32],
-    nodes: tuple[str, ...],
-    samples: int,
-    labels: Any,
-    label_mix: Mapping[str, Mapping[Any, float]] | None,
-    popularity: float | Mapping[str, float] | None,
-    seed: int,
-) -> NDArray[np.int32]:
-    stream = _stream(seed, "samples")
-    if label_mix is None and popularity is None:
-        return stream.integers(samples, size=len(codes), dtype=np.int32)
-    exponents = _exponents(popularity, nodes)
-    mixes = _class_weights(label_mix, labels, nodes, samples)
-    uniform = stream.random(len(codes))
-    result = np.empty(len(codes), np.int32)
-    for code, rows in enumerate(_rows_of_each(codes, len(nodes))):
-        if not len(rows):
-            continue
-        weights: NDArray[np.float64] = np.ones(samples)
-        if exponents[code] > 0:
-            rank = _stream(seed, "ranking", code).permutation(samples)
-            weights = np.power(np.arange(1.0, samples + 1.0), -exponents[code])[rank]
-        if nodes[code] in mixes:
-            classes, by_class = mixes[nodes[code]]
-            inside = np.bincount(classes + 1, weights, minlength=len(by_class) + 1)[1:]
-            share = np.divide(by_class, inside, out=np.zeros_like(by_class), where=inside > 0)
-            weights *= np.append(share, 0.0)[classes]  # class -1 finds the zero at the end
-        result[rows] = _pick(weights, uniform[rows], f"label_mix of {nodes[code]!r}: weights")
-    return result
-
-
-def _rows_of_each(codes: NDArray[np.int32], count: int) -> list[NDArray[np.int64]]:
-    """Return the rows of each code, in order."""
-    narrow = codes.astype(np.uint16) if count <= 1 << 16 else codes  # 16-bit keys are sorted by radix
-    order = np.argsort(narrow, kind="stable")
-    return np.split(order, np.cumsum(np.bincount(codes, minlength=count))[:-1])
-
-
-def _exponents(popularity: float | Mapping[str, float] | None, nodes: tuple[str, ...]) -> list[float]:
-    if not isinstance(popularity, Mapping):
-        return [0.0 if popularity is None else check_number(popularity, "popularity")] * len(nodes)
-    for name in popularity:
-        if name not in nodes:
-            msg = f"popularity: no request enters at {name!r}; {nearest(name, nodes)}"
-            raise UnknownNameError(msg)
-    return [check_number(popularity.get(name, 0.0), f"popularity of {name!r}") for name in nodes]
-
-
-def _class_weights(
-    label_mix: Mapping[str, Mapping[Any, float]] | None, labels: Any, nodes: tuple[str, ...], samples: int
-) -> dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]]:
-    """Return per node the class of every sample (-1 for none) and the weight of every class."""
-    if label_mix is None:
-        return {}
-    if labels is None:
-        msg = "label_mix needs labels=, the class of each sample"
-        raise BadValueError(msg)
-    array = as_array(labels, "labels")
-    if array.shape != (samples,):
-        msg = f"labels must have one value per sample, {samples} in all, not shape {array.shape}"
-        raise BadValueError(msg)
-    known: list[Any] = [v for v in dict.fromkeys(array.tolist()) if v is not None and v == v and v != -1]
-    position = {value: index for index, value in enumerate(known)}
-    classes = np.fromiter((position.get(value, -1) for value in array.tolist()), np.int64, samples)
-    mixes = {}
-    for name, mix in label_mix.items():
-        if name not in nodes:
-            msg = f"label_mix: no request enters at {name!r}; {nearest(name, nodes)}"
-            raise UnknownNameError(msg)
-        weights = np.zeros(len(known))
-        for value, weight in mix.items():
-            if value not in position:
-                msg = f"label_mix of {name!r}: no sample has the class {value!r}; {nearest(value, map(str, known))}"
-                raise UnknownNameError(msg)
-            weights[position[value]] = check_number(weight, f"label_mix of {name!r}: weight of {value!r}")
-        mixes[name] = classes, weights
-    return mixes
-
-
-# ---- arrivals ----------------------------------------------------------------------------------------------
-
-
-def _arrivals_ns(times: Any, unit: str) -> NDArray[np.int64]:
-    array = as_array(times, "times")
-    if array.ndim != 1:
-        msg = f"times must have one value per request, shape (N,), not {array.shape}"
-        raise BadValueError(msg)
-    if unit not in _NS:
-        msg = f"unit must be one of {', '.join(map(repr, _NS))}, not {unit!r}"
-        raise BadValueError(msg)
-    if array.dtype.kind == "M":
-        bad = np.isnat(array)
-        instants = array.astype("datetime64[ns]").astype(np.int64)
-        result = instants - (instants.min() if len(instants) else 0)
-    elif array.dtype.kind in "iu":
-        bad = (array < 0) | (array > (2**63 - 1) // _NS[unit])
-        result = array.astype(np.int64) * _NS[unit]
-    else:
-        numbers = as_numbers(array, "times", np.float64)
-        bad = ~((numbers >= 0) & (numbers < 2**63 / _NS[unit]))
-        result = np.rint(np.where(bad, 0.0, numbers) * _NS[unit]).astype(np.int64)
-    if bad.any():
-        row = first_row(bad)
-        msg = f"times: row {row} is {array[row]}; a time must be a finite number >= 0 that fits 64-bit nanoseconds"
-        raise BadValueError(msg)
-    return result
-
-
-def _read_csv(path: Path) -> NDArray[np.int64]:
-    import pyarrow as pa
-    import pyarrow.csv
-
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        lines = csv.reader(file)
-        header, first = next(lines, []), next(lines, [])
-    zoned = "TIMESTAMP" in header and re.search(
-        r"(Z|[+-]\d\d:?\d\d)$", dict(zip(header, first, strict=False)).get("TIMESTAMP", "")
-    )
-    if "TIMESTAMP" in header:
-        column, kind = ["TIMESTAMP"], pa.timestamp("ns", "UTC" if zoned else None)
-    elif {"end_timestamp", "duration"} <= set(header):
-        column, kind = ["end_timestamp", "duration"], pa.float64()
-    elif "Timestamp" in header:
-        column, kind = ["Timestamp"], pa.float64()
-    else:
-        msg = (
-            f"the columns {', '.join(header[:8])} are of no known trace; expected TIMESTAMP (Azure LLM), "
-            "end_timestamp and duration (Azure Functions 2021) or Timestamp (BurstGPT)"
-        )
-        raise BadFileError(msg)
-    options = pyarrow.csv.ConvertOptions(include_columns=column, column_types=dict.fromkeys(column, kind))
-    table = pyarrow.csv.read_csv(path, convert_options=options)
-    columns = [as_array(table.column(name), name) for name in column]
-    for name, values in zip(column, columns, strict=True):
-        if np.isnat(values).any() if values.dtype.kind == "M" else np.isnan(values).any():
-            msg = f"column {name!r} has an empty value; every row needs a time"
-            raise BadFileError(msg)
-    if column == ["TIMESTAMP"]:
-        return columns[0].astype(np.int64)
-    seconds = columns[0] - columns[1] if len(columns) == 2 else columns[0]
-    return np.rint(seconds * 1e9).astype(np.int64)
-
-
-def _read_jsonl(path: Path) -> NDArray[np.int64]:
-    times = []
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            entry = json.loads(line)
-            if not isinstance(entry, dict) or "timestamp" not in entry:
-                msg = f"line {number} has no 'timestamp' (milliseconds, as in the Mooncake traces)"
-                raise BadFileError(msg)
-            times.append(check_number(entry["timestamp"], f"line {number}: timestamp"))
-    return np.rint(np.array(times, np.float64) * 1e6).astype(np.int64)
-
-
 # ---- files -------------------------------------------------------------------------------------------------
 
 
@@ -970,7 +718,7 @@ def _record_batches(
 
     with reading(path, f"a trace ({_KIND[suffix]})"):
         if suffix == ".parquet":
-            with pq.ParquetFile(path, memory_map=True) as file:
+            with pq.ParquetFile(path, memory_map=True, page_checksum_verification=True) as file:
                 nodes, names = _check_schema(file.schema_arrow, ignore_extra)
                 for batch in file.iter_batches(rows, columns=names):
                     batch.validate(full=True)

@@ -6,6 +6,7 @@ would have been right, so each case matches words of both.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Callable
@@ -759,6 +760,19 @@ class TestTableFiles:
                 path.write_bytes(whole[:length])
                 with pytest.raises(BadFileError, match=rf"cut\.{suffix}: (the file is empty|cannot be read as)"):
                     opener(path)
+
+    def test_flipped_bytes_raise_or_read_but_never_crash(self, tmp_path: Path, table: Any, suffix: str) -> None:
+        table.save(tmp_path / f"whole.{suffix}")
+        whole = np.fromfile(tmp_path / f"whole.{suffix}", np.uint8)
+        random = np.random.default_rng(0)
+        for trial in range(200):
+            flipped = whole.copy()
+            flipped[random.integers(len(whole), size=3)] = random.integers(256, size=3)
+            path = tmp_path / f"{trial}.{suffix}"
+            flipped.tofile(path)
+            for opener in self.openers(table):
+                with contextlib.suppress(CoinferError):
+                    repr(opener(path))
 
     def test_a_file_of_something_else(self, tmp_path: Path, table: Any, suffix: str) -> None:
         path = tmp_path / f"other.{suffix}"

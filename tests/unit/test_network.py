@@ -98,6 +98,15 @@ def test_a_file_reads_as_the_objects_it_describes(tmp_path: Path) -> None:
     assert pickle.loads(pickle.dumps(network)) == network
 
 
+def test_the_example_of_the_documentation_is_a_network(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "formats.md").read_text()
+    (tmp_path / "n.toml").write_text(page.partition("```toml\n")[2].partition("```")[0])
+    network = Network.open(tmp_path / "n.toml")
+    assert network.deployment("large@edge").tensors == Tensors("IMAGE", "LOGITS", "logits")
+    documented = {line.split("`")[1] for line in page.splitlines() if line.startswith("| `") and "_ms`" in line}
+    assert {"constant", "linear", "exponential", "lognormal", "gamma"} <= documented
+
+
 def test_look_ups_name_the_nearest() -> None:
     network = Network.chain({"device": "small", "cloud": "large"}, delay_ms=10)
     assert network.node("cloud").tier == 1
@@ -142,6 +151,8 @@ def test_parallel_links_are_refused_per_direction() -> None:
     for more in (Link(("b", "a"), delay_ms=1), there):
         with pytest.raises(BadValueError, match="already a link"):
             Network(nodes, [there, more], [], deployments)
+    with pytest.raises(BadValueError, match="already a link"):
+        Network(nodes, [Link(("a", "b"), delay_ms=1), back], [], deployments)
 
 
 def test_chain_takes_laws_numbers_and_one_value_for_all() -> None:

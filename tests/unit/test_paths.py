@@ -15,7 +15,7 @@ from coinfer.paths import Routes, path
 
 
 def build(count: int, links: list[Link]) -> Network:
-    nodes = [Node(f"n{i}", tier=0) for i in range(count)]
+    nodes = [Node(f"n{i}", tier=0) for i in reversed(range(count))]  # ties must go by name, not by position
     return Network(nodes, links, [], [Deployment("m", "n0")])
 
 

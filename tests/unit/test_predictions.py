@@ -169,6 +169,10 @@ def test_forms_and_columns() -> None:
 
 def test_rows_without_an_answer() -> None:
     nan, inf = np.nan, np.inf
+    for kind in (pa.list_(pa.float32()), pa.list_(pa.float32(), 2), pa.large_list(pa.float64())):
+        column = pa.array([[0.1, 0.9], None, [0.7, 0.3]], kind)
+        assert ModelOutput(probs=column).answers().tolist() == [1, -1, 0]
+        assert ModelOutput(probs=column.slice(1)).answers().tolist() == [-1, 0]
     assert ModelOutput(probs=[[0.5, 0.5], [nan, nan], [0.1, 0.9]]).answers().tolist() == [0, -1, 1]
     assert ModelOutput(logits=[[inf, -inf], [nan, 2.0], [-inf, -inf]]).answers().tolist() == [0, -1, 0]
 

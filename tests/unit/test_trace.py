@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from coinfer import BadFileError, BadValueError, Network, Trace, UnknownNameError
-from coinfer.trace import _pick
+from coinfer._drawing import pick
 
 SHARED = Path(os.environ.get("COINFER_SHARED", Path(__file__).parents[2] / ".." / "shared")) / "data"
 NETWORK = Network.chain({"device": "small", "edge": "medium", "cloud": "large"}, delay_ms=[10, 40])
@@ -205,13 +205,13 @@ def test_indexed_search_equals_binary_search(weights: list[float], uniform: list
     w, u = np.array(weights), np.array(uniform * 50)
     if not w.any():
         with pytest.raises(BadValueError, match="here must not all be zero"):
-            _pick(w, u, "here")
+            pick(w, u, "here")
         return
     kept = np.flatnonzero(w)
     cumulated = np.cumsum(w[kept] / w.max())
     cumulated /= cumulated[-1]
     cumulated[-1] = np.inf
-    np.testing.assert_array_equal(_pick(w, u, "here"), kept[np.searchsorted(cumulated, u, side="right")])
+    np.testing.assert_array_equal(pick(w, u, "here"), kept[np.searchsorted(cumulated, u, side="right")])
 
 
 def test_indexed_search_with_most_weight_on_one_item() -> None:
@@ -219,7 +219,7 @@ def test_indexed_search_with_most_weight_on_one_item() -> None:
     weights[0] = 1.0
     uniform = np.random.default_rng(0).random(100_000)
     uniform[:10] = 1 - np.arange(1, 11) * 1e-6
-    picked = _pick(weights, uniform, "here")
+    picked = pick(weights, uniform, "here")
     cumulated = np.cumsum(weights) / weights.sum()
     np.testing.assert_array_equal(picked, np.minimum(np.searchsorted(cumulated, uniform, side="right"), 9999))
 
@@ -294,6 +294,19 @@ class TestFromArrivals:
             assert stats.chisquare(falling, zipf / zipf.sum() * falling.sum()).pvalue > 1e-3
         assert (np.argsort(counts[0]) != np.argsort(counts[1])).any()
         assert stats.chisquare(counts[2]).pvalue > 1e-3
+
+    def test_popularity_within_a_class_of_the_mix(self) -> None:
+        times, labels = np.arange(100_000.0), np.arange(20) % 2
+        trace = Trace.from_arrivals(
+            times, samples=20, ingress="x", labels=labels, label_mix={"x": {0: 1, 1: 3}}, popularity=1.0
+        )
+        counts = np.bincount(trace.sample, minlength=20)
+        assert stats.binomtest(int(counts[1::2].sum()), len(times), 0.75).pvalue > 1e-3
+        plain = Trace.from_arrivals(times, samples=20, ingress="x", popularity=1.0)
+        popular = np.bincount(plain.sample, minlength=20)
+        for label in (0, 1):  # the mix moves weight between classes, never within one
+            both = np.stack([counts[labels == label], popular[labels == label]])
+            assert stats.chi2_contingency(both).pvalue > 1e-3
 
     def test_the_ranking_of_a_node_does_not_depend_on_the_length(self) -> None:
         options: dict[str, Any] = {"samples": 20, "ingress": "x", "popularity": 1.5}
