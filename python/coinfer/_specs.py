@@ -158,9 +158,7 @@ def _single(network: Network) -> dict[str, Strategy]:
     return strategies
 
 
-def tune_all(
-    strategies: Mapping[str, Strategy], fit: Predictions, network: Network, seed: int
-) -> dict[str, Strategy]:
+def tune_all(strategies: Mapping[str, Strategy], fit: Predictions, network: Network, seed: int) -> dict[str, Strategy]:
     """Tune every strategy that has no thresholds yet, for the lowest price at the accuracy of the best model.
 
     Where nothing has a price, mean latency is minimised instead. All of `fit` is used: measure on other

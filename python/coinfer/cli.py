@@ -32,6 +32,7 @@ app = typer.Typer(
     name="coinfer",
     help="Cooperative inference over delivery networks: replay, tune and run strategies.",
     add_completion=False,
+    rich_markup_mode=None,  # plain help is wrapped well, and needs no second library to print it
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -41,14 +42,10 @@ _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 PredictionsFile = Annotated[
     Path, typer.Argument(metavar="PREDICTIONS", help="Answers of the models: .parquet, .arrow or .npz.")
 ]
-NetworkFile = Annotated[
-    Path, typer.Option("--network", metavar="NET.toml", help="Nodes, links, models, deployments.")
-]
+NetworkFile = Annotated[Path, typer.Option("--network", metavar="NET.toml", help="Nodes, links, models, deployments.")]
 TraceFile = Annotated[
     Path | None,
-    typer.Option(
-        "--trace", metavar="TRACE", help="Requests: .parquet or .arrow. Default: a Poisson process."
-    ),
+    typer.Option("--trace", metavar="TRACE", help="Requests: .parquet or .arrow. Default: a Poisson process."),
 ]
 Requests = Annotated[int, typer.Option("--requests", min=1, help="Requests to draw, without --trace.")]
 Rate = Annotated[float, typer.Option("--rate", help="Requests per second, without --trace.")]
@@ -101,9 +98,9 @@ def demo(
     requests: Annotated[
         int, typer.Option("--requests", min=1, help="Requests to replay with each strategy.")
     ] = 1_000_000,
-    report: Annotated[
-        Path, typer.Option("--report", metavar="FILE.html", help="Where the report goes.")
-    ] = Path("report.html"),
+    report: Annotated[Path, typer.Option("--report", metavar="FILE.html", help="Where the report goes.")] = Path(
+        "report.html"
+    ),
     seed: Seed = 0,
     threads: Threads = 0,
     as_json: AsJson = False,
@@ -118,9 +115,7 @@ def demo(
     write(result.comparison, report, result.title, notes=result.notes)
     headline = finding(result.comparison)
     if as_json:
-        _print_json(
-            {"finding": headline, "report": str(report), "about": result.notes, **result.comparison.to_dict()}
-        )
+        _print_json({"finding": headline, "report": str(report), "about": result.notes, **result.comparison.to_dict()})
         return
     _print(result.comparison)
     _print_text(f"\n{headline}\n")
@@ -139,9 +134,7 @@ def compare(
     strategy: Annotated[
         list[str] | None, typer.Option("--strategy", metavar="SPEC", help=f"Once per strategy: {_SPECS}")
     ] = None,
-    report: Annotated[
-        Path | None, typer.Option("--report", metavar="FILE.html", help="Write a report, too.")
-    ] = None,
+    report: Annotated[Path | None, typer.Option("--report", metavar="FILE.html", help="Write a report, too.")] = None,
     seed: Seed = 0,
     threads: Threads = 0,
     as_json: AsJson = False,
@@ -178,7 +171,7 @@ def compare(
     notes["arrivals"] = (
         f"as {trace.name} gives them"
         if trace is not None
-        else f"synthetic: {requests:,} requests, a Poisson process of {rate:g} per second, samples drawn uniformly"
+        else f"synthetic; {requests:,} of a Poisson process, {rate:g} per second, samples drawn uniformly"
     )
     with _progress() as progress:
         strategies = tune_all(given, fit, net, seed)
@@ -269,15 +262,11 @@ def tune(
         bool,
         typer.Option("--split/--no-split", help="Choose on half of the samples and measure on the others."),
     ] = True,
-    ingress: Annotated[
-        str | None, typer.Option("--ingress", help="Tune for requests that enter here.")
-    ] = None,
+    ingress: Annotated[str | None, typer.Option("--ingress", help="Tune for requests that enter here.")] = None,
     front: Annotated[
         Path | None, typer.Option("--front", metavar="OUT.parquet", help="Write every operating point.")
     ] = None,
-    save: Annotated[
-        Path | None, typer.Option("--save", metavar="S.toml", help="Write the tuned strategy.")
-    ] = None,
+    save: Annotated[Path | None, typer.Option("--save", metavar="S.toml", help="Write the tuned strategy.")] = None,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -386,9 +375,7 @@ def _open(predictions: Path, network: Path) -> tuple[Predictions, Network]:
     return Predictions.open(predictions), net
 
 
-def _requests(
-    trace: Path | None, network: Network, requests: int, rate: float, samples: int, seed: int
-) -> Trace:
+def _requests(trace: Path | None, network: Network, requests: int, rate: float, samples: int, seed: int) -> Trace:
     from coinfer.trace import Trace
 
     if trace is not None:

@@ -133,9 +133,7 @@ class _Perceptron:
     def __init__(self) -> None:
         from sklearn.neural_network import MLPClassifier
 
-        self._model = MLPClassifier(
-            (64,), alpha=1e-2, learning_rate_init=5e-3, max_iter=40, random_state=SEED
-        )
+        self._model = MLPClassifier((64,), alpha=1e-2, learning_rate_init=5e-3, max_iter=40, random_state=SEED)
 
     def fit(self, images: Floats, labels: Labels) -> _Perceptron:
         from sklearn.exceptions import ConvergenceWarning
@@ -173,9 +171,7 @@ class _Ensemble:
         shifted = _with_shifts(images)
         return (
             ExtraTreesClassifier(64, random_state=SEED).fit(images, labels),
-            KNeighborsClassifier(5, weights="distance").fit(
-                shifted, np.tile(labels, len(shifted) // len(labels))
-            ),
+            KNeighborsClassifier(5, weights="distance").fit(shifted, np.tile(labels, len(shifted) // len(labels))),
             SVC(C=10.0, gamma=0.5).fit(images, labels),
         )
 
@@ -294,9 +290,7 @@ def cache_file() -> Path:
     """
     import sklearn
 
-    versions = (
-        f"{REVISION} {sklearn.__version__} {np.__version__} {platform.python_version()} {platform.machine()}"
-    )
+    versions = f"{REVISION} {sklearn.__version__} {np.__version__} {platform.python_version()} {platform.machine()}"
     name = f"digits-{hashlib.sha256(versions.encode()).hexdigest()[:12]}.npz"
     configured = os.environ.get("XDG_CACHE_HOME")
     base = Path(configured) if configured else Path("~/.cache").expanduser()
@@ -376,7 +370,6 @@ def _predictions(tables: Tables) -> Predictions:
     from coinfer.predictions import ModelOutput, Predictions
 
     outputs = {
-        name: ModelOutput(probs=table, service_us=tables.service_us[name])
-        for name, table in tables.probs.items()
+        name: ModelOutput(probs=table, service_us=tables.service_us[name]) for name, table in tables.probs.items()
     }
     return Predictions(outputs, labels=tables.labels, classes=[str(digit) for digit in range(10)])

@@ -43,9 +43,7 @@ class Reliability:
     calibration_error: float
 
 
-def risk_coverage(
-    confidence: NDArray[np.float32], right: NDArray[np.bool_], points: int = 400
-) -> RiskCoverage:
+def risk_coverage(confidence: NDArray[np.float32], right: NDArray[np.bool_], points: int = 400) -> RiskCoverage:
     """Say for every threshold that exists how much is kept and how much of that is wrong.
 
     Parameters
@@ -81,9 +79,7 @@ def risk_coverage(
         targets = np.linspace(last_of_tie[0], last_of_tie[-1], points)
         last_of_tie = np.unique(last_of_tie[np.searchsorted(last_of_tie, targets)])
     kept = last_of_tie + 1.0
-    return RiskCoverage(
-        (kept / n).tolist(), (wrong[last_of_tie] / kept).tolist(), ranked[last_of_tie].tolist()
-    )
+    return RiskCoverage((kept / n).tolist(), (wrong[last_of_tie] / kept).tolist(), ranked[last_of_tie].tolist())
 
 
 def reliability(confidence: NDArray[np.float32], right: NDArray[np.bool_], bins: int = BINS) -> Reliability:

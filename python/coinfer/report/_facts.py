@@ -146,9 +146,7 @@ def collect(comparison: Comparison) -> Facts:
     network, predictions = first.network, first.predictions
     fast, cheap = (set(comparison.pareto(axis)) for axis in ("latency", "price"))
     tiers = _tiers(network)
-    strategies = tuple(
-        _strategy(name, run, network, name in fast, name in cheap) for name, run in runs.items()
-    )
+    strategies = tuple(_strategy(name, run, network, name in fast, name in cheap) for name, run in runs.items())
     models, left_out = _models(predictions)
     index = {node.name: position for position, node in enumerate(network.nodes)}
     level = {tier: position for position, tier in enumerate(network.tiers)}
@@ -167,8 +165,7 @@ def collect(comparison: Comparison) -> Facts:
             for node in network.nodes
         ),
         links=tuple(
-            LinkFacts(index[link.a], index[link.b], link.delay_ms, _link_detail(link))
-            for link in network.links
+            LinkFacts(index[link.a], index[link.b], link.delay_ms, _link_detail(link)) for link in network.links
         ),
         quantiles=tuple(QUANTILES.tolist()),
         requests=first.summary.requests,
@@ -231,9 +228,7 @@ def _tiers(network: Network) -> tuple[TierFacts, ...]:
 
 def _shared_start(names: list[str]) -> str:
     low, high = min(names), max(names)
-    length = next(
-        (i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high))
-    )
+    length = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
     return low[:length]
 
 
@@ -287,9 +282,7 @@ def _model(name: str, predictions: Predictions, labels: NDArray[Any] | None) -> 
     )
 
 
-def _answers(
-    name: str, predictions: Predictions
-) -> tuple[NDArray[Any], NDArray[np.float32] | None, str | None]:
+def _answers(name: str, predictions: Predictions) -> tuple[NDArray[Any], NDArray[np.float32] | None, str | None]:
     """Return a model's labels, its confidence where it has one, and what that confidence is."""
     output = predictions[name]
     if output.vector is None:

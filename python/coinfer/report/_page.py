@@ -155,15 +155,12 @@ def _absent(why: str) -> str:
 
 
 def _plot(identifier: str, label: str, kind: str = "") -> str:
-    return (
-        f'<div class="plot {kind}" id="plot-{identifier}" role="img" aria-label="{html.escape(label)}"></div>'
-    )
+    return f'<div class="plot {kind}" id="plot-{identifier}" role="img" aria-label="{html.escape(label)}"></div>'
 
 
 def _figure(identifier: str, heading: str, under: str, plot: str) -> str:
     return (
-        f'<figure data-figure="{identifier}"><h3>{html.escape(heading)}</h3>'
-        f"<p>{html.escape(under)}</p>{plot}</figure>"
+        f'<figure data-figure="{identifier}"><h3>{html.escape(heading)}</h3><p>{html.escape(under)}</p>{plot}</figure>'
     )
 
 
@@ -179,9 +176,7 @@ def _cost_lead(facts: Facts) -> str:
 
 def _cost(facts: Facts) -> str:
     if not facts.labelled:
-        return _absent(
-            "The samples carry no labels, so accuracy is unknown and these two figures are left out."
-        )
+        return _absent("The samples carry no labels, so accuracy is unknown and these two figures are left out.")
     by_latency = _points(facts, lambda s: f"{s.latency_ms['mean']:.1f} ms")
     latency = _figure(
         "latency-accuracy",
@@ -203,9 +198,7 @@ def _cost(facts: Facts) -> str:
 
 
 def _points(facts: Facts, cost: Callable[[StrategyFacts], str]) -> str:
-    return "; ".join(
-        f"{s.name} {_percent(s.accuracy.value)} at {cost(s)}" for s in facts.strategies if s.accuracy
-    )
+    return "; ".join(f"{s.name} {_percent(s.accuracy.value)} at {cost(s)}" for s in facts.strategies if s.accuracy)
 
 
 # The table ------------------------------------------------------------------------------------------------
@@ -229,9 +222,7 @@ def _table_lead(facts: Facts) -> str:
         f'<span><i data-tier="{position}"></i>{html.escape(tier.name)}</span>'
         for position, tier in enumerate(facts.tiers)
     )
-    return (
-        f'Every row is over the same {facts.requests:,} requests. Settled at <span class="key">{keys}</span>'
-    )
+    return f'Every row is over the same {facts.requests:,} requests. Settled at <span class="key">{keys}</span>'
 
 
 def _table(facts: Facts, story: Story) -> str:
@@ -284,17 +275,13 @@ def _table_note(facts: Facts) -> str:
         )
     trouble = []
     for s in facts.strategies:
-        counts = [
-            f"{count:,} {status}" for status, count in s.status.items() if count and status != "answered"
-        ]
+        counts = [f"{count:,} {status}" for status, count in s.status.items() if count and status != "answered"]
         if counts:
             trouble.append(f"{s.name}: {', '.join(counts)}")
     if trouble:
         lines.append("Not simply answered: " + "; ".join(trouble) + ".")
     if any(s.kind == "oracle" for s in facts.strategies):
-        lines.append(
-            "The oracle knows the labels: a bound on selecting one model's answer, not something to run."
-        )
+        lines.append("The oracle knows the labels: a bound on selecting one model's answer, not something to run.")
     return html.escape(" ".join(lines))
 
 
@@ -384,6 +371,4 @@ def _real(facts: Facts, notes: Mapping[str, str]) -> str:
         "decisions": f"taken by the compiled code that also decides live; control is by {facts.control}",
     }
     items = defaults | dict(notes)
-    return "\n".join(
-        f"<dt>{html.escape(what)}</dt><dd>{html.escape(how)}</dd>" for what, how in items.items()
-    )
+    return "\n".join(f"<dt>{html.escape(what)}</dt><dd>{html.escape(how)}</dd>" for what, how in items.items())

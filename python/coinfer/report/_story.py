@@ -46,9 +46,7 @@ def tell(facts: Facts) -> Story:
     real = [s for s in facts.strategies if s.kind != "oracle"]
     if not real:
         oracle = facts.strategies[0]
-        return Story(
-            "Only an oracle was replayed; there is nothing to compare it with.", _about(facts), oracle.name
-        )
+        return Story("Only an oracle was replayed; there is nothing to compare it with.", _about(facts), oracle.name)
     if not facts.labelled:
         return _without_labels(facts, real)
     single = [s for s in real if s.kind == "single"] or real
