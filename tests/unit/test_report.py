@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -272,7 +273,7 @@ def test_tiers_are_named_after_what_their_nodes_share():
 def collect_network(nodes):
     net = ci.Network(
         nodes=tuple(ci.Node(name, tier) for name, tier in nodes),
-        links=tuple(ci.Link((a, b), delay_ms=1.0) for (a, _), (b, _) in zip(nodes, nodes[1:], strict=False)),
+        links=tuple(ci.Link((a, b), delay_ms=1.0) for (a, _), (b, _) in pairwise(nodes)),
         models=(),
         deployments=tuple(ci.Deployment("small", name) for name, _ in nodes),
     )
