@@ -27,7 +27,7 @@ SAY = @printf '==> %s\n'
 
 # Folders are listed too: their time changes when a file is added or removed.
 PACKAGE_SOURCES := CMakeLists.txt pyproject.toml $(shell find src csrc python cmake -name __pycache__ -prune -o -print)
-CPP_FILES := find src csrc tests/cpp -name '*.cpp' -o -name '*.hpp'
+CPP_FILES := find src csrc tests/cpp -name '*.cpp' -o -name '*.hpp' -o -name '*.inl'
 
 # Names from pyproject.toml (one group: build, run, or an extra); versions from constraints.txt.
 define NAMES
@@ -39,7 +39,7 @@ print(*(groups | table["project"]["optional-dependencies"])[sys.argv[1]], sep="\
 endef
 export NAMES
 
-.PHONY: help demo install test test-cpp lint format bench asan tsan clean
+.PHONY: help demo install test test-cpp asan tsan lint ruff mypy clang-format clang-tidy format bench clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -78,14 +78,24 @@ define preset
 	@$(RUN) $(2) ctest --preset $(1)
 endef
 
-lint: $(STAMPS)/build $(STAMPS)/run $(STAMPS)/lint ## ruff, mypy, clang-format, clang-tidy
+lint: ruff mypy clang-format clang-tidy ## all four; `make -k lint` goes on after one that fails
+
+ruff mypy clang-format clang-tidy: $(STAMPS)/build $(STAMPS)/run $(STAMPS)/lint
+
+ruff:
 	$(SAY) 'ruff'
-	@$(RUN) ruff check
+	@$(RUN) ruff check --output-format concise
 	@$(RUN) ruff format --check
+
+mypy:
 	$(SAY) 'mypy'
 	@$(RUN) mypy
+
+clang-format:
 	$(SAY) 'clang-format'
 	@$(CPP_FILES) | $(RUN) xargs clang-format --dry-run -Werror
+
+clang-tidy:
 	$(SAY) 'clang-tidy'
 	@$(RUN) cmake --preset lint -DPython_EXECUTABLE="$(CURDIR)/$(VENV)/bin/python" \
 		-Dpybind11_DIR="$$($(VENV)/bin/python -m pybind11 --cmakedir)" >/dev/null

@@ -52,7 +52,7 @@ def first_row(mask: NDArray[np.bool_]) -> int:
 def as_array(values: Any, what: str) -> NDArray[Any]:
     """Return `values` as a NumPy array of whatever dtype it has; missing values become NaN, NaT or None."""
     if isinstance(values, np.ndarray):
-        return np.asarray(values)
+        return _unmasked(values)
     library = type(values).__module__.partition(".")[0]
     try:
         if library == "pyarrow":
@@ -82,6 +82,16 @@ def as_array(values: Any, what: str) -> NDArray[Any]:
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         msg = f"{what} cannot be read as an array: {first_line}"
         raise BadValueError(msg) from error
+
+
+def _unmasked(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a plain array; masked values become NaN (of integers and floats) or None."""
+    if not np.ma.isMaskedArray(array):
+        return np.asarray(array)
+    if not np.ma.is_masked(array):
+        return np.asarray(array.data)
+    kind = array.dtype if array.dtype.kind == "f" else np.float64 if array.dtype.kind in "iu" else object
+    return np.asarray(np.ma.filled(array.astype(kind), None if kind is object else np.nan))
 
 
 def _from_arrow(values: Any, what: str) -> NDArray[Any]:
@@ -251,7 +261,11 @@ def as_names(values: Any, what: str) -> tuple[NDArray[np.int32], tuple[str, ...]
     if not all(isinstance(name, str) for name in names):
         msg = f"{what} must be names (strings), not {column.type.value_type}"
         raise BadValueError(msg)
-    return np.asarray(codes.to_numpy(zero_copy_only=False)).astype(np.int32, copy=False), names
+    rows = np.asarray(codes.to_numpy(zero_copy_only=False)).astype(np.int32, copy=False)
+    distinct = tuple(dict.fromkeys(names))
+    if len(distinct) < len(names):  # dictionaries of other writers may hold a name twice
+        rows = np.array([distinct.index(name) for name in names], np.int32)[rows]
+    return rows, distinct
 
 
 def check_range(array: NDArray[Any], what: str, low: int, high: int, allowed: str) -> None:

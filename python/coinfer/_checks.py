@@ -16,7 +16,15 @@ from typing import Any
 
 from coinfer.errors import BadValueError, UnknownNameError, nearest
 
-__all__ = ["check_integer", "check_keys", "check_list", "check_name", "check_number", "check_unique"]
+__all__ = [
+    "check_integer",
+    "check_keys",
+    "check_list",
+    "check_mapping",
+    "check_name",
+    "check_number",
+    "check_unique",
+]
 
 
 def check_number(value: object, what: str, *, at_least: float = 0.0, above: float | None = None) -> float:
@@ -66,6 +74,14 @@ def check_list(value: object, what: str, of: str) -> list[Any]:
         msg = f"{what} must be a list of {of}, not {value!r}"
         raise BadValueError(msg)
     return list(value)
+
+
+def check_mapping(value: object, what: str, of: str) -> dict[Any, Any]:
+    """Return the items of a mapping that has at least one."""
+    if not isinstance(value, Mapping) or not value:
+        msg = f"{what} must map at least one {of}, not {value!r}"
+        raise BadValueError(msg)
+    return dict(value)
 
 
 def check_unique(names: Iterable[str], what: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import secrets
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,9 @@ def replacing(path: Path) -> Iterator[Path]:
     BadFileError
         If the folder does not exist or cannot be written.
     """
+    if not path.parent.is_dir():
+        msg = f"{path}: cannot be written: there is no folder {str(path.parent)!r}"
+        raise BadFileError(msg)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
@@ -42,7 +46,8 @@ def replacing(path: Path) -> Iterator[Path]:
     except CoinferError:
         raise
     except OSError as error:
-        msg = f"{path}: cannot be written: {error.strerror or error}"
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        msg = f"{path}: cannot be written: {reason}"
         raise BadFileError(msg) from error
     finally:
         with contextlib.suppress(OSError):

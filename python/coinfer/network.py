@@ -22,7 +22,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from coinfer import service as laws
-from coinfer._checks import check_integer, check_keys, check_list, check_name, check_number, check_unique
+from coinfer._checks import (
+    check_integer,
+    check_keys,
+    check_list,
+    check_mapping,
+    check_name,
+    check_number,
+    check_unique,
+)
 from coinfer._files import reading, replacing, suffix_of
 from coinfer.errors import BadValueError, CoinferError, UnknownNameError, nearest
 from coinfer.service import Constant, Law
@@ -70,7 +78,7 @@ class Node:
         object.__setattr__(self, "tier", check_integer(self.tier, f"{place}: tier", at_most=1000))
         if self.triton is not None:
             object.__setattr__(self, "triton", check_name(self.triton, f"{place}: triton"))
-        if self.ingress not in (None, True, False):
+        if type(self.ingress) not in (bool, type(None)):
             msg = f"{place}: ingress must be true or false, not {self.ingress!r}"
             raise BadValueError(msg)
 
@@ -541,9 +549,7 @@ class Network:
         >>> Network.chain({"device": "small", "edge": "medium", "cloud": "large"}, delay_ms=[10, 40])
         Network(3 nodes in 3 tiers, 2 links, 3 models, 3 deployments, control='path')
         """
-        if not tiers:
-            msg = "chain: tiers must map at least one node to its model"
-            raise BadValueError(msg)
+        tiers = check_mapping(tiers, "chain: tiers", "node to its model")
         count = len(tiers)
         delays = _one_each(delay_ms, count - 1, "delay_ms", "link")
         prices = _one_each(price_usd, count, "price_usd", "deployment")

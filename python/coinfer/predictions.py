@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from coinfer._arrays import as_array, as_labels, as_numbers, as_vectors, check_range, first_row, frozen
-from coinfer._checks import check_name, check_unique
+from coinfer._checks import check_mapping, check_name, check_unique
 from coinfer._files import METADATA_KEY, check_metadata, encode_metadata, reading, replacing, suffix_of
 from coinfer.errors import BadFileError, BadValueError, UnknownNameError, nearest
 
@@ -266,6 +266,7 @@ class Predictions:
     def __init__(
         self, outputs: Mapping[str, ModelOutput], labels: Any = None, classes: Sequence[str] | None = None
     ) -> None:
+        outputs = check_mapping(outputs, "outputs", "model name to its ModelOutput")
         _check_outputs(outputs)
         names = _class_names(classes, "classes") if classes is not None else _union(outputs)
         count = len(names) if names is not None else _common_class_count(outputs)
@@ -435,13 +436,17 @@ class Predictions:
         suffix = suffix_of(path, (".parquet", ".arrow", ".feather", ".npz", ".csv"))
         with reading(path, f"predictions ({_KIND[suffix]})"):
             if suffix == ".npz":
-                with np.load(path, allow_pickle=False) as archive:
+                with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                     columns: dict[str, Any] = {key: archive[key] for key in archive.files}
                 raw = columns.pop("coinfer", None)
                 metadata = check_metadata(None if raw is None else str(raw).encode(), "predictions", _OPENERS)
             else:
                 table = _read_table(path, suffix)
-                metadata = check_metadata((table.schema.metadata or {}).get(METADATA_KEY), "predictions", _OPENERS)
+                table.validate(full=True)  # offsets that point outside would crash a reader, not raise
+                metadata = check_metadata(
+                    (table.schema.metadata or {}).get(METADATA_KEY), "predictions", _OPENERS
+                )
+                check_unique(table.column_names, "column")
                 columns = dict(zip(table.column_names, table.columns, strict=True))
             return _from_columns(columns, metadata, classes, ignore_extra)
 
@@ -463,6 +468,7 @@ class Predictions:
         """
         library = type(frame).__module__.partition(".")[0]
         if library == "pandas":
+            check_unique(map(str, frame.columns), "column")
             columns = {str(name): frame[name] for name in frame.columns}
         elif library in ("polars", "pyarrow"):
             names = frame.columns if library == "polars" else frame.column_names
@@ -558,9 +564,6 @@ def _check_probs(vector: NDArray[np.float32]) -> None:
 
 
 def _check_outputs(outputs: Mapping[str, ModelOutput]) -> None:
-    if not outputs:
-        msg = "outputs must map at least one model name to its ModelOutput"
-        raise BadValueError(msg)
     for name, output in outputs.items():
         check_name(name, "model name")
         _check_output(name, output)
@@ -720,7 +723,8 @@ def _read_table(path: Path, suffix: str) -> Any:
     if suffix == ".parquet":
         return pq.read_table(path, memory_map=True)
     if suffix == ".csv":
-        return pyarrow.csv.read_csv(path)
+        nulls = pyarrow.csv.ConvertOptions(strings_can_be_null=True)
+        return pyarrow.csv.read_csv(path, convert_options=nulls)
     return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
 
 

@@ -89,10 +89,8 @@ class Explanation:
 
     def __str__(self) -> str:
         o = self.outcome
-        lines = [
-            f"request {self.request}: sample {o['sample']}, "
-            f"arrived at {o['ingress']} at {o['arrival_ns'] / 1e6:,.3f} ms"
-        ]
+        where = f"arrived at {o['ingress']} at {o['arrival_ns'] / 1e6:,.3f} ms"
+        lines = [f"request {self.request}: sample {o['sample']}, {where}"]
         for step in self.steps:
             lines.append(
                 f"  stage {step['stage']}  {' + '.join(step['models'])} at {' + '.join(step['nodes'])}: "

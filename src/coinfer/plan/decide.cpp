@@ -50,7 +50,7 @@ void settle_judged(const Plan& plan, const Evidence& evidence, Decisions& decisi
     for (;;) {
       visited.push_back(static_cast<std::uint8_t>(stage));
       view.stage = static_cast<std::int64_t>(stage);
-      view.label = evidence.labels(stage)[row];
+      view.label = evidence.labels(standing(evidence, visited, row))[row];
       view.score = evidence.scores(stage)[row];
       const std::int32_t steps = judge(plan, view, stage + 1 < evidence.stages);
       if (steps == 0) break;

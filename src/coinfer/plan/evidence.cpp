@@ -58,6 +58,7 @@ Evidence gather(const Plan& plan, std::span<const Outputs> by_model, unsigned th
   for (const Member& member : plan.members) {
     if (by_model[member.model].rows != rows) throw std::invalid_argument("models differ in their number of rows");
   }
+  const bool skips = plan.rule.jumps || plan.rule.opens;
   Evidence evidence;
   evidence.stages = plan.stages.size();
   evidence.rows = rows;
@@ -72,6 +73,7 @@ Evidence gather(const Plan& plan, std::span<const Outputs> by_model, unsigned th
       plan.combiner->begin(state.data(), count);
       for (std::size_t s = 0; s < plan.stages.size(); ++s) {
         const Stage& stage = plan.stages[s];
+        if (skips) plan.combiner->begin(state.data(), count);
         std::fill_n(answered.begin(), count, std::uint8_t{0});
         for (std::uint32_t m = stage.first; m < stage.first + stage.count; ++m) {
           const Member& member = plan.members[m];

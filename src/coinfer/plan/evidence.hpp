@@ -12,7 +12,8 @@
 namespace coinfer {
 
 /// Everything is [stage][row]. A score is NaN unless its label is a class, so the built-in stop rule need not look at
-/// labels.
+/// labels. A stage that nobody answered repeats the answer before it, unless the plan's rule may have skipped that one:
+/// then it has none, and standing() finds the answer along the way that was taken.
 struct Evidence {
   std::size_t stages = 0;
   std::size_t rows = 0;
@@ -28,6 +29,15 @@ struct Evidence {
     return missed.empty() ? 0 : missed[stage * rows + row];
   }
 };
+
+/// The stage whose answer stands after the visited ones: the newest that anybody answered, else the first.
+inline std::uint8_t standing(const Evidence& evidence, std::span<const std::uint8_t> visited,
+                             std::size_t row) noexcept {
+  for (std::size_t at = visited.size(); at-- > 1;) {
+    if (evidence.miss(visited[at], row) < 2) return visited[at];
+  }
+  return visited.front();
+}
 
 /// Run the combiner over all rows. `by_model` is indexed by Member::model; all have equal rows.
 Evidence gather(const Plan& plan, std::span<const Outputs> by_model, unsigned threads = 1);

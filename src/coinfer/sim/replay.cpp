@@ -152,17 +152,16 @@ Replay::Group Replay::group(const Lane& lane) const {
   Group group;
   group.code.resize(samples_);
   group.example.assign(decisions.itineraries.size() * codes_per_route, nobody);
-  std::vector<const Label*> labels;
-  for (const Itinerary& itinerary : decisions.itineraries) labels.push_back(evidence.labels(itinerary.back()));
   for (std::size_t sample = 0; sample < samples_; ++sample) {
     const std::size_t route = decisions.route[sample];
-    const Label answer = labels[route][sample];
+    const Itinerary& itinerary = decisions.itineraries[route];
+    const Label answer = evidence.labels(standing(evidence, itinerary, sample))[sample];
     const Label truth = truth_.empty() ? no_answer : truth_[sample];
     const std::size_t verdict = answer == no_answer ? code_failed
                                 : truth < 0         ? code_unknown
                                 : answer == truth   ? code_right
                                                     : code_wrong;
-    const std::size_t missing = evidence.miss(decisions.itineraries[route].back(), sample) != 0 ? 1 : 0;
+    const std::size_t missing = evidence.miss(itinerary.back(), sample) != 0 ? 1 : 0;
     const std::size_t code = (route * 4 + verdict) * 2 + missing;
     group.code[sample] = static_cast<std::uint16_t>(code);
     group.example[code] = static_cast<std::uint32_t>(sample);
@@ -182,8 +181,7 @@ Outcome Replay::deliver(std::size_t lane_index, std::uint32_t sample, std::uint6
   std::int64_t service = 0;
   std::size_t from = 0;
   std::uint32_t travelled = 0;  // each passage over a link is a draw of its own
-  Label best = no_answer;       // what the ingress would hold at the deadline
-  std::uint8_t best_by = 0;
+  std::size_t in_time = 0;      // stages whose answer the ingress would hold at the deadline
   bool late = false;
   for (const std::uint8_t stage : itinerary) {
     const Leg& enter = lane.enter[from * stages + stage];
@@ -215,8 +213,7 @@ Outcome Replay::deliver(std::size_t lane_index, std::uint32_t sample, std::uint6
     ++out.consulted;
     from = stage + std::size_t{1};
     if (network + service + lane.back[stage].ns <= deadline_ns) {
-      best = evidence.labels(stage)[sample];
-      best_by = stage;
+      in_time = out.consulted;
     } else {
       late = true;
     }
@@ -227,30 +224,26 @@ Outcome Replay::deliver(std::size_t lane_index, std::uint32_t sample, std::uint6
     out.pico_usd += back.pico_usd;
   }
   late = late || network + service > deadline_ns;
+  std::size_t counts = out.consulted;
   if (late) {
     // The ingress waits until the deadline, then gives the best answer that has reached it.
     out.service_ns = std::min(service, deadline_ns);
     out.network_ns = deadline_ns - out.service_ns;
-    out.answer = best;
-    out.answered_by = best_by;
+    counts = in_time;
   } else {
     out.network_ns = network;
     out.service_ns = service;
-    out.answer = evidence.labels(out.settled)[sample];
-    out.answered_by = out.settled;
   }
-  // A stage whose members all erred leaves an older answer standing.
-  for (std::size_t at = itinerary.size(); at-- > 0;) {
-    if (itinerary[at] > out.answered_by) continue;
-    out.answered_by = itinerary[at];
-    if (evidence.miss(itinerary[at], sample) < 2) break;
+  if (counts > 0) {
+    out.answered_by = standing(evidence, std::span(itinerary).first(counts), sample);
+    out.answer = evidence.labels(out.answered_by)[sample];
   }
   out.confidence =
       out.answer == no_answer ? std::numeric_limits<float>::quiet_NaN() : evidence.scores(out.answered_by)[sample];
   out.status = conclude(out.answer, evidence.miss(out.settled, sample) != 0, late);
   const Label truth = truth_.empty() ? no_answer : truth_[sample];
-  if (truth >= 0 && (out.status == Status::answered || out.status == Status::degraded))
-    out.correct = out.answer == truth ? 1 : 0;
+  const bool ended_well = out.status == Status::answered || out.status == Status::degraded;
+  if (truth >= 0 && ended_well) out.correct = out.answer == truth ? 1 : 0;
   return out;
 }
 
