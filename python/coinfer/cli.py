@@ -32,10 +32,12 @@ app = typer.Typer(
     name="coinfer",
     help="Cooperative inference over delivery networks: replay, tune and run strategies.",
     add_completion=False,
+    rich_markup_mode=None,  # plain help is wrapped well, and needs no second library to print it
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+_TABLES = (".parquet", ".arrow", ".feather")
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 PredictionsFile = Annotated[
@@ -170,7 +172,7 @@ def compare(
     notes["arrivals"] = (
         f"as {trace.name} gives them"
         if trace is not None
-        else f"synthetic: {requests:,} requests, a Poisson process of {rate:g} per second, samples drawn uniformly"
+        else f"synthetic; {requests:,} of a Poisson process, {rate:g} per second, samples drawn uniformly"
     )
     with _progress() as progress:
         strategies = tune_all(given, fit, net, seed)
@@ -222,6 +224,7 @@ def replay(
     from coinfer.replaying import replay as run
 
     _check_targets(outcomes)
+    _check_table(outcomes)
     name, chosen = parse(strategy)
     if untuned(chosen):
         msg = f"{name} has no thresholds: write forward:SCORE:0.9, or find them with coinfer tune --save"
@@ -274,6 +277,7 @@ def tune(
     from coinfer.tuning import tune as run
 
     _check_targets(front, save)
+    _check_table(front)
     answers, net = _open(predictions, network)
     found = run(
         Forward(score=score),
@@ -399,7 +403,7 @@ def _inspect(file: Path) -> tuple[str, str]:
         return "network", repr(Network.open(file))
     if suffix == ".npz":
         return "predictions", repr(Predictions.open(file))
-    if suffix in (".parquet", ".arrow", ".feather"):
+    if suffix in _TABLES:
         if "arrival_ns" in _columns(file):
             return "trace", repr(Trace.open(file))
         return "predictions", repr(Predictions.open(file))
@@ -447,6 +451,14 @@ def _check_targets(*targets: Path | None) -> None:
             raise BadFileError(msg)
 
 
+def _check_table(target: Path | None) -> None:
+    """Refuse, before any work, to write a table in a format that is not known."""
+    from coinfer._files import suffix_of
+
+    if target is not None:
+        suffix_of(target, _TABLES)
+
+
 def _threads(wanted: int) -> int:
     if wanted:
         return wanted
@@ -472,9 +484,8 @@ def _write_table(table: Any, path: Path) -> None:
 
     from coinfer._files import replacing, suffix_of
 
-    suffix = suffix_of(path, (".parquet", ".arrow", ".feather"))
     with replacing(path) as part:
-        if suffix == ".parquet":
+        if suffix_of(path, _TABLES) == ".parquet":
             pyarrow.parquet.write_table(table, part)
         else:
             pyarrow.feather.write_feather(table, part, compression="uncompressed")
@@ -526,3 +537,7 @@ def _progress() -> Iterator[Progress]:
 
 def _replaying(progress: Progress) -> Progress:
     return lambda name, done, total: progress(f"replaying {name}".rstrip(), done, total)
+
+
+if __name__ == "__main__":
+    main()

@@ -91,7 +91,7 @@ def run(requests: int, *, seed: int = 0, threads: int = 1, progress: Progress | 
     tuned = [name for name, strategy in templates.items() if untuned(strategy)]
     notes = {
         "answers": (
-            f"real: four models learned on scikit-learn's {len(predictions):,} handwritten digits, "
+            f"real; four models learned on scikit-learn's {len(predictions):,} handwritten digits, "
             "and asked only about digits that they had not seen"
         ),
         "thresholds": (
@@ -100,9 +100,9 @@ def run(requests: int, *, seed: int = 0, threads: int = 1, progress: Progress | 
             f"everything shown is measured on the {len(held_out):,} others"
         ),
         "arrivals": (
-            f"synthetic: {requests:,} requests, a Poisson process of {RATE_RPS:g} per second over four phones, "
+            f"synthetic; {requests:,} of a Poisson process, {RATE_RPS:g} per second over four phones, "
             "samples drawn uniformly"
         ),
-        "times": "stated, not measured: demo_network.toml says why they are plausible",
+        "times": "stated, not measured; demo_network.toml says why they are plausible",
     }
     return Demo(comparison, notes)

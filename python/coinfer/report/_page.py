@@ -186,14 +186,14 @@ def _cost(facts: Facts) -> str:
     )
     if not any(s.price_usd_per_1000 for s in facts.strategies):
         price = _absent("The network states no prices, so there is no figure of accuracy and price.")
-    else:
-        by_price = _points(facts, lambda s: f"{s.price_usd_per_1000:.3g} USD per 1,000")
-        price = _figure(
-            "price-accuracy",
-            "Accuracy and price",
-            "share right; models and traffic together",
-            _plot("price-accuracy", f"Accuracy against price: {by_price}"),
-        )
+        return f'<div class="stack">{latency}{price}</div>'
+    by_price = _points(facts, lambda s: f"{s.price_usd_per_1000:.3g} USD per 1,000")
+    price = _figure(
+        "price-accuracy",
+        "Accuracy and price",
+        "share right; models and traffic together",
+        _plot("price-accuracy", f"Accuracy against price: {by_price}"),
+    )
     return f'<div class="pair">{latency}{price}</div>'
 
 
@@ -282,7 +282,7 @@ def _table_note(facts: Facts) -> str:
         lines.append("Not simply answered: " + "; ".join(trouble) + ".")
     if any(s.kind == "oracle" for s in facts.strategies):
         lines.append("The oracle knows the labels: a bound on selecting one model's answer, not something to run.")
-    return html.escape(" ".join(lines))
+    return f'<p class="note">{html.escape(" ".join(lines))}</p>' if lines else ""
 
 
 def _percent(share: float) -> str:

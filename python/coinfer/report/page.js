@@ -85,7 +85,8 @@
     if (Math.max(...errors) / Math.min(...errors) < 4) return { at: (share) => share, ticks: { tickformat: ".3~%", nticks: 8 } };
     const at = (share) => -Math.log10(Math.max(1 - share, floor));
     const steps = [0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9998, 0.9999, 0.99999, 1 - 1e-6];
-    return { at, ticks: { tickmode: "array", tickvals: steps.map((s) => at(s)), ticktext: steps.map((s) => `${+(100 * s).toFixed(4)}%`) } };
+    const written = [...steps.filter((s) => 1 - s > 1.6 * floor), 1];
+    return { at, ticks: { tickmode: "array", tickvals: written.map(at), ticktext: written.map((s) => `${+(100 * s).toFixed(4)}%`) } };
   }
 
   // Labels beside points: each tries places around its point and takes the one that covers least; three rounds, so that
@@ -184,8 +185,8 @@
     const until = facts.quantiles.length;
     const shown = strategies.map((s, i) => ({ s, i, x: s.latency_ms_quantiles.slice(0, until) })).filter((d) => d.x.every(Number.isFinite));
     const lows = shown.map((d) => d.x[0]), highs = shown.map((d) => d.x[until - 1]);
-    const low = Math.max(Math.min(...lows), 1e-3), high = Math.max(...highs, 2e-3);
-    const log = high / low > 12;
+    const low = Math.min(...lows), high = Math.max(...highs, 1e-3);
+    const log = low > 0 && high / low > 12 && high / low < 5000;
     const order = [...shown].sort((a, b) => (a.i === front) - (b.i === front) || (b.s.kind === "single") - (a.s.kind === "single"));
     Plotly.react(gd, order.map(({ s, i, x }) => ({
       x, y: facts.quantiles.slice(0, until), mode: "lines", name: s.name, opacity: front === null || front === i ? 1 : 0.2,
