@@ -15,7 +15,13 @@ void register_sweep(py::module_& module) {
       "cuts",
       [](const Evidence& evidence, const std::vector<py::object>& quantities, const py::object& rows) {
         std::vector<Quantity> sums;
-        for (const py::object& quantity : quantities) sums.push_back(view<std::int64_t>(quantity, "quantity"));
+        for (const py::object& quantity : quantities) {
+          if (py::isinstance<py::array_t<std::uint8_t>>(quantity)) {
+            sums.emplace_back(view<std::uint8_t>(quantity, "quantity"));
+          } else {
+            sums.emplace_back(view<std::int64_t>(quantity, "quantity"));
+          }
+        }
         std::span<const std::uint32_t> chosen;
         if (!rows.is_none()) {
           chosen = view<std::uint32_t>(rows, "rows");

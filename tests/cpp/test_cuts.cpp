@@ -33,19 +33,23 @@ void check_against_brute_force(std::size_t stages, std::size_t rows, unsigned le
   std::vector<std::int64_t> by_row(stages * rows);
   for (std::int64_t& value : by_stage) value = static_cast<std::int64_t>(random() % 100) - 50;
   for (std::int64_t& value : by_row) value = static_cast<std::int64_t>(random() % 100) - 50;
-  const std::vector<Quantity> quantities{by_stage, by_row};
+  std::vector<std::uint8_t> flags(stages * rows);
+  for (std::uint8_t& flag : flags) flag = static_cast<std::uint8_t>(random() % 2);
+  const std::vector<Quantity> quantities{std::span<const std::int64_t>(by_stage), std::span<const std::int64_t>(by_row),
+                                         std::span<const std::uint8_t>(flags)};
   const Cuts found = cuts(evidence, quantities);
   const std::size_t points = found.threshold.size();
   CHECK(std::is_sorted(found.threshold.rbegin(), found.threshold.rend()));
 
   const auto evaluate = [&](float threshold) {
-    std::vector<std::int64_t> sums(2 + stages);
+    std::vector<std::int64_t> sums(3 + stages);
     for (std::size_t row = 0; row < rows; ++row) {
       std::size_t stage = 0;
       while (stage + 1 < stages && !(evidence.scores(stage)[row] >= threshold)) ++stage;
       sums[0] += by_stage[stage];
       sums[1] += by_row[stage * rows + row];
-      ++sums[2 + stage];
+      sums[2] += flags[stage * rows + row];
+      ++sums[3 + stage];
     }
     return sums;
   };
@@ -54,8 +58,9 @@ void check_against_brute_force(std::size_t stages, std::size_t rows, unsigned le
     const std::vector<std::int64_t> expected = evaluate(found.threshold[p]);
     CHECK_EQ(found.quantities[0][p], expected[0]);
     CHECK_EQ(found.quantities[1][p], expected[1]);
+    CHECK_EQ(found.quantities[2][p], expected[2]);
     for (std::size_t stage = 0; stage < stages; ++stage) {
-      CHECK_EQ(static_cast<std::int64_t>(found.settled[stage * points + p]), expected[2 + stage]);
+      CHECK_EQ(found.settled[stage * points + p], expected[3 + stage]);
     }
     seen.push_back(expected);
   }
@@ -82,7 +87,7 @@ TEST("all operating points, and no others: ties, NaN, negative scores, two to fo
 TEST("chosen rows only") {
   const Evidence evidence = random_evidence(2, 100, 30, 3);
   const std::vector<std::int64_t> ones(2, 1);
-  const std::vector<Quantity> quantities{ones};
+  const std::vector<Quantity> quantities{std::span<const std::int64_t>(ones)};
   const std::vector<std::uint32_t> rows{3, 50, 99};
   const Cuts found = cuts(evidence, quantities, rows);
   CHECK(found.threshold.size() <= 4);
@@ -96,7 +101,7 @@ TEST("a score of +inf is served at every threshold") {
   evidence.score = {std::numeric_limits<float>::infinity(), 1.0F, -1.0F, 0.0F, 0.0F, 0.0F};
   const Cuts found = cuts(evidence, {});
   CHECK_EQ(found.threshold.size(), std::size_t{3});
-  CHECK_EQ(found.settled[0], std::uint64_t{1});
+  CHECK_EQ(found.settled[0], 1);
 }
 
 TEST("midway lies above the lower score and never above the higher") {

@@ -370,17 +370,17 @@ def _mean_ns(leg: tuple[int, int, list[tuple[int, float]]]) -> float:
 def _points(compiler: Compiler, compiled: CompiledPlan, costs: _Costs, rows: NDArray[np.uint32]) -> Columns:
     labels = compiler.predictions.labels
     stages = len(compiled.spec.stages)
-    quantities = [costs.latency_ns.reshape(-1), costs.pico_usd]
+    quantities: list[NDArray[Any]] = [costs.latency_ns.reshape(-1), costs.pico_usd]
     if labels is not None:
         right = (compiled.evidence.label == labels) & (labels >= 0)
-        quantities.append(right.astype(np.int64).reshape(-1))
+        quantities.append(right.view(np.uint8).reshape(-1))
     threshold, settled, sums = sweep.cuts(compiled.evidence, quantities, rows)
     n, ways = len(rows), costs.ingresses
     columns: Columns = {"threshold": threshold.astype(np.float64)}
     if labels is not None:
         columns["accuracy"] = sums[2] / int(np.count_nonzero(labels[rows] >= 0))
     columns["forwarded_share"] = (n - settled[0]) / n
-    columns["stages"] = (settled * np.arange(1, stages + 1, dtype=np.uint64)[:, None]).sum(axis=0) / n
+    columns["stages"] = (np.arange(1, stages + 1) @ settled) / n
     columns["latency_us_mean"] = sums[0] / (n * ways) / 1e3
     columns["price_usd"] = sums[1] / (n * ways) / 1e12
     return columns
@@ -392,8 +392,10 @@ def _choose(
     goal = -front[objective] if objective in _HIGHER_IS_BETTER else front[objective]
     accuracy = front.get("accuracy", np.zeros(len(goal)))
     if feasible.any():
-        order = np.lexsort((front["forwarded_share"], -accuracy, goal))
-        at = int(order[feasible[order]][0])
+        rows = np.flatnonzero(feasible)
+        for key in (goal, -accuracy, front["forwarded_share"]):
+            rows = rows[key[rows] == key[rows].min()]
+        at = int(rows[0])
         cheaper = goal < goal[at]
         binding = next((str(c) for c in constraints if np.any(cheaper & ~c.holds(front[c.quantity]))), None)
         return at, binding
@@ -413,7 +415,9 @@ def _on_front(front: Columns, objective: str) -> NDArray[np.bool_]:
     if "accuracy" not in front:
         on[np.argmin(cost)] = True
         return on
-    order = np.lexsort((-front["accuracy"], cost))
+    # Along one path a falling threshold mostly lowers the cost at every step: then the points are sorted already.
+    falls = bool(np.all(cost[1:] < cost[:-1]))
+    order = np.arange(len(cost))[::-1] if falls else np.lexsort((-front["accuracy"], cost))
     accuracy = front["accuracy"][order]
     best_before = np.maximum.accumulate(np.concatenate([[-1.0], accuracy[:-1]]))
     on[order] = accuracy > best_before

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 #include <stdexcept>
+#include <variant>
 
 namespace coinfer {
 namespace {
@@ -46,8 +47,38 @@ void radix_sort(std::vector<Move>& moves) {
   }
 }
 
-std::int64_t at(Quantity quantity, std::size_t stages, std::size_t rows, std::size_t stage, std::size_t row) noexcept {
-  return quantity.size() == stages ? quantity[stage] : quantity[stage * rows + row];
+/// Running sums over the sorted moves, read off at the last move of each point.
+template <class Value>
+std::vector<std::int64_t> running(std::int64_t sum, bool first_point, std::span<const Move> moves,
+                                  std::span<const std::uint32_t> ends, const Value& value) {
+  std::vector<std::int64_t> sums;
+  sums.reserve(ends.size() + 1);
+  if (first_point) sums.push_back(sum);
+  std::size_t at = 0;
+  for (const std::uint32_t end : ends) {
+    for (; at < end; ++at) {
+      const Move& move = moves[at];
+      sum += value(move.to, move.row) - value(move.from, move.row);
+    }
+    sums.push_back(sum);
+  }
+  return sums;
+}
+
+/// Call use(value), value(stage, row) being the quantity.
+template <class Use>
+auto with_values(const Quantity& quantity, std::size_t stages, std::size_t rows, const Use& use) {
+  if (const auto* flags = std::get_if<std::span<const std::uint8_t>>(&quantity)) {
+    return use([data = flags->data(), rows](std::size_t stage, std::size_t row) {
+      return static_cast<std::int64_t>(data[stage * rows + row]);
+    });
+  }
+  const auto numbers = std::get<std::span<const std::int64_t>>(quantity);
+  const std::size_t stride = numbers.size() == stages ? 1 : rows;
+  const std::size_t step = numbers.size() == stages ? 0 : 1;
+  return use([data = numbers.data(), stride, step](std::size_t stage, std::size_t row) {
+    return data[stage * stride + row * step];
+  });
 }
 
 }  // namespace
@@ -60,22 +91,20 @@ float midway(float low, float high) noexcept {
 Cuts cuts(const Evidence& evidence, std::span<const Quantity> quantities, std::span<const std::uint32_t> rows) {
   const std::size_t stages = evidence.stages;
   const std::size_t count = rows.empty() ? evidence.rows : rows.size();
-  for (const Quantity quantity : quantities) {
-    if (quantity.size() != stages && quantity.size() != stages * evidence.rows) {
+  for (const Quantity& quantity : quantities) {
+    const std::size_t size = std::visit([](const auto& values) { return values.size(); }, quantity);
+    const bool per_stage = quantity.index() == 0 && size == stages;
+    if (!per_stage && size != stages * evidence.rows) {
       throw std::invalid_argument("a quantity has one value per stage, or one per stage and sample");
     }
   }
+  if (count > UINT32_MAX / stages) throw std::invalid_argument("too many samples for one sweep");
   std::vector<Move> moves;
   moves.reserve(count * (stages - 1));
-  std::vector<std::int64_t> sums(quantities.size());
-  std::vector<std::uint64_t> settled(stages);
-  settled[stages - 1] = count;
   for (std::size_t i = 0; i < count; ++i) {
     const std::size_t row = rows.empty() ? i : rows[i];
     if (row >= evidence.rows) throw std::invalid_argument("a row lies outside the evidence");
-    for (std::size_t q = 0; q < quantities.size(); ++q)
-      sums[q] += at(quantities[q], stages, evidence.rows, stages - 1, row);
-    std::size_t first = moves.size();
+    const std::size_t first = moves.size();
     float record = std::numeric_limits<float>::quiet_NaN();
     for (std::size_t stage = 0; stage + 1 < stages; ++stage) {
       const float score = evidence.scores(stage)[row];
@@ -88,34 +117,31 @@ Cuts cuts(const Evidence& evidence, std::span<const Quantity> quantities, std::s
   }
   radix_sort(moves);
   // A score of +inf is served at any threshold: then there is no point at which nobody is.
-  const bool always = !moves.empty() && std::isinf(score_of(moves.front().key)) && score_of(moves.front().key) > 0;
-  std::size_t points = always ? 0 : 1;
-  for (std::size_t i = 0; i < moves.size(); ++i)
-    points += i + 1 == moves.size() || moves[i + 1].key != moves[i].key ? 1 : 0;
+  const bool always = !moves.empty() && score_of(moves.front().key) == std::numeric_limits<float>::infinity();
+  std::vector<std::uint32_t> ends;  // one past the last move of each point but the first
+  ends.reserve(moves.size());
   Cuts out;
-  out.threshold.resize(points);
-  out.settled.resize(stages * points);
-  out.quantities.assign(quantities.size(), std::vector<std::int64_t>(points));
-  const auto write = [&](std::size_t point, float threshold) {
-    out.threshold[point] = threshold;
-    for (std::size_t stage = 0; stage < stages; ++stage) out.settled[stage * points + point] = settled[stage];
-    for (std::size_t q = 0; q < quantities.size(); ++q) out.quantities[q][point] = sums[q];
-  };
-  std::size_t point = 0;
-  if (!always) write(point++, std::numeric_limits<float>::infinity());
+  out.threshold.reserve(moves.size() + 1);
+  if (!always) out.threshold.push_back(std::numeric_limits<float>::infinity());
   for (std::size_t i = 0; i < moves.size(); ++i) {
-    const Move& move = moves[i];
-    --settled[move.from];
-    ++settled[move.to];
-    for (std::size_t q = 0; q < quantities.size(); ++q) {
-      sums[q] += at(quantities[q], stages, evidence.rows, move.to, move.row) -
-                 at(quantities[q], stages, evidence.rows, move.from, move.row);
-    }
-    if (i + 1 == moves.size()) {
-      write(point, -std::numeric_limits<float>::infinity());
-    } else if (moves[i + 1].key != move.key) {
-      write(point++, midway(score_of(moves[i + 1].key), score_of(move.key)));
-    }
+    const bool last = i + 1 == moves.size();
+    if (!last && moves[i + 1].key == moves[i].key) continue;
+    ends.push_back(static_cast<std::uint32_t>(i + 1));
+    out.threshold.push_back(last ? -std::numeric_limits<float>::infinity()
+                                 : midway(score_of(moves[i + 1].key), score_of(moves[i].key)));
+  }
+  for (std::size_t stage = 0; stage < stages; ++stage) {
+    const auto here = [stage](std::size_t at, std::size_t) { return static_cast<std::int64_t>(at == stage); };
+    const auto settled = static_cast<std::int64_t>(stage + 1 == stages ? count : 0);
+    const std::vector<std::int64_t> sums = running(settled, !always, moves, ends, here);
+    out.settled.insert(out.settled.end(), sums.begin(), sums.end());
+  }
+  for (const Quantity& quantity : quantities) {
+    out.quantities.push_back(with_values(quantity, stages, evidence.rows, [&](const auto& value) {
+      std::int64_t sum = 0;
+      for (std::size_t i = 0; i < count; ++i) sum += value(stages - 1, rows.empty() ? i : rows[i]);
+      return running(sum, !always, moves, ends, value);
+    }));
   }
   return out;
 }

@@ -8,21 +8,22 @@
 
 #include <cstdint>
 #include <span>
+#include <variant>
 #include <vector>
 
 #include "coinfer/plan/evidence.hpp"
 
 namespace coinfer {
 
-/// A quantity to add up over samples, by the stage where a sample settles: [stage] if the same for all samples, or
-/// [stage][row].
-using Quantity = std::span<const std::int64_t>;
+/// What to add up over samples, by the stage where a sample settles: the same for all samples ([stage]), a whole number
+/// of its own for each ([stage][row]), or a flag for each ([stage][row]; a byte, so that the table stays in the cache).
+using Quantity = std::variant<std::span<const std::int64_t>, std::span<const std::uint8_t>>;
 
 /// Points in order of falling threshold. The first serves nobody early (threshold +inf), the last serves everybody that
 /// has a score at the first stage (-inf). Thresholds lie midway between adjacent distinct scores where float32 allows.
 struct Cuts {
   std::vector<float> threshold;
-  std::vector<std::uint64_t> settled;                 // [stage][point]
+  std::vector<std::int64_t> settled;                  // [stage][point]
   std::vector<std::vector<std::int64_t>> quantities;  // [quantity][point]: sums over the rows
 };
 
