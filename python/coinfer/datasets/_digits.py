@@ -15,13 +15,9 @@ versions of everything that could change them.
 
 from __future__ import annotations
 
-import hashlib
 import os
-import platform
-import tempfile
 import time
 import warnings
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -288,6 +284,10 @@ def cache_file() -> Path:
     The folder is ``$XDG_CACHE_HOME/coinfer``, else ``~/.cache/coinfer``; where neither can be written, a
     folder of this user in the system's temporary directory.
     """
+    import hashlib
+    import platform
+    import tempfile
+
     import sklearn
 
     versions = f"{REVISION} {sklearn.__version__} {np.__version__} {platform.python_version()} {platform.machine()}"
@@ -315,6 +315,8 @@ def _save(path: Path, tables: Tables) -> None:
 
 def _load(path: Path) -> Tables | None:
     """Return the cached tables, or None where there are none or the file is damaged: it is then made anew."""
+    import zipfile
+
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
             return Tables(

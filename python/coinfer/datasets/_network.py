@@ -7,7 +7,6 @@ numbers on every machine. The comments in the file say what makes each of them p
 
 from __future__ import annotations
 
-from importlib import resources
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -32,6 +31,8 @@ def demo_network() -> Network:
     >>> len(demo_network().nodes)
     8
     """
+    from importlib import resources
+
     from coinfer.network import Network
 
     file = resources.files("coinfer.datasets").joinpath("demo_network.toml")
