@@ -8,6 +8,7 @@ The grammar is kept so small that it needs no quoting in a shell::
     forward:SCORE                thresholds to be tuned
     forward:SCORE:0.9            one threshold for all stages
     forward:SCORE:0.9,0.8        one per stage but the last
+    forward:SCORE:any            to be tuned, and tiers may be left out
     oracle                       the bound on selecting one model's answer
     file.toml                    a strategy file
 
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from coinfer.errors import BadValueError, UnknownNameError, UnsupportedError, nearest
 from coinfer.strategy import Forward, Local, Remote, SelectionOracle, Strategy
+from coinfer.strategy.forward import ANY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -68,7 +70,7 @@ def _strategy(text: str, spec: str) -> Strategy:
     forms = {
         "local": (0, 1, "local or local:MODEL"),
         "remote": (1, 2, "remote:NODE or remote:NODE:MODEL"),
-        "forward": (0, 2, "forward:SCORE, forward:SCORE:0.9 or forward:SCORE:0.9,0.8"),
+        "forward": (0, 2, "forward:SCORE, forward:SCORE:0.9, forward:SCORE:0.9,0.8 or forward:SCORE:any"),
         "oracle": (0, 0, "oracle"),
     }
     if kind not in forms:
@@ -94,6 +96,8 @@ def _strategy(text: str, spec: str) -> Strategy:
 def _forward(score: str = "max_prob", thresholds: str = "") -> Forward:
     if not thresholds:
         return Forward(score=score)
+    if thresholds == ANY:
+        return Forward(score=score, models=ANY)
     try:
         values = [float(value) for value in thresholds.split(",")]
     except ValueError:
@@ -135,7 +139,10 @@ def default_strategies(predictions: Predictions, network: Network) -> dict[str, 
         scores = []
     else:
         scores = ["confidence"]
-    strategies |= {f"Forward({score})": Forward(score=score) for score in scores}
+    templates = [Forward(score=score) for score in scores]
+    if len(network.tiers) > 2:  # With more than one way up, also let the tuning leave tiers out.
+        templates += [Forward(score=score, models=ANY) for score in scores[:1]]
+    strategies |= {template.name: template for template in templates}
     return strategies | {"SelectionOracle": SelectionOracle()}
 
 
@@ -154,7 +161,7 @@ def _single(network: Network) -> dict[str, Strategy]:
             continue
         (model, *more) = {d.model for d in stations}
         if not more and all(tier_of[d.node] == tier for d in network.deployments if d.model == model):
-            strategies[f"Nearest({model})"] = Forward(models=(model,), threshold=0.0)
+            strategies[f"Remote({model})"] = Remote(model=model)
     return strategies
 
 

@@ -57,7 +57,7 @@ Threads = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 _SPECS = (
-    "local, remote:NODE, forward:SCORE (tuned), forward:SCORE:0.9, forward:SCORE:0.9,0.8, oracle, "
+    "local, remote:NODE, forward:SCORE (tuned), forward:SCORE:any, forward:SCORE:0.9, forward:SCORE:0.9,0.8, oracle, "
     "or a .toml file; NAME=SPEC names it."
 )
 

@@ -100,7 +100,7 @@ def digits_report(folder):
     trace = ci.Trace.poisson(net, rate_rps=80, requests=20_000, samples=len(preds))
     strategies = {
         "Local": ci.Local(),
-        "Nearest(logistic)": ci.Forward(models=("logistic",), threshold=0.0),
+        "Remote(logistic)": ci.Remote(model="logistic"),
         "Remote(region)": ci.Remote("region"),
         "Remote(cloud)": ci.Remote("cloud"),
         "Forward(max_prob)": ci.Forward(score="max_prob", threshold=0.985),

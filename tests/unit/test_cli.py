@@ -385,7 +385,7 @@ def test_defaults_cover_every_tier_of_the_demo_network_and_tuning_fills_them():
     templates = default_strategies(preds, net)
     assert list(templates) == [
         "Local",
-        "Nearest(logistic)",
+        "Remote(logistic)",
         "Remote(region)",
         "Remote(cloud)",
         "Forward(max_prob)",

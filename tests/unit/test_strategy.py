@@ -15,6 +15,7 @@ EVERY = [
     ci.Forward(score="confidence", threshold=0.25),
     ci.Forward(score="margin", thresholds=[0.5, 0.75]),
     ci.Forward(thresholds={"small": 0.5, "medium": 0.1}, temperature={"small": 2.0}),
+    ci.Forward(score="entropy", models="any"),
     ci.Forward(models=("small", "large"), threshold=float("inf"), temperature=1.5),
 ]
 

@@ -112,7 +112,7 @@ def test_what_was_chosen_is_measured_on_other_samples():
 def test_skipping_tiers_finds_what_every_choice_of_models_would():
     preds, net = predictions(4, 300, 60, 2), chain(4)
     wish = {"subject_to": ["accuracy >= 0.9"], "split": None}
-    tuned = ci.tune(ci.Forward(score="confidence"), preds, net, skip_tiers=True, **wish)
+    tuned = ci.tune(ci.Forward(score="confidence", models="any"), preds, net, **wish)
     names = [f"m{m}" for m in range(4)]
     by_hand = []
     for size in range(1, 5):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from coinfer.errors import BadValueError, UnknownNameError, UnsupportedError, nearest
 from coinfer.paths import path
@@ -14,7 +14,10 @@ from coinfer.strategy.base import PlanSpec, StageSpec, Strategy, only_keys, thre
 if TYPE_CHECKING:
     from coinfer.network import Network
 
-__all__ = ["SCORES", "Forward"]
+__all__ = ["ANY", "SCORES", "Forward"]
+
+ANY = "any"
+"""Leave it to `coinfer.tune` which tiers to leave out."""
 
 SCORES = ("confidence", "max_prob", "margin", "entropy", "energy", "logit_margin", "gini")
 
@@ -32,8 +35,8 @@ class Forward(Strategy):
         One per stage but the last, in path order, where all paths have equal length; keyed by model otherwise.
     threshold : float, optional
         One for all stages, instead of `thresholds`.
-    models : sequence of str, optional
-        Walk only past these models. Default: every tier's nearest deployment.
+    models : sequence of str or "any", optional
+        Walk only past these models. Default: every tier's nearest deployment. ``"any"`` lets `coinfer.tune` choose.
     temperature : float or mapping of model to float
         Softens (> 1) or sharpens (< 1) probabilities before they are scored.
 
@@ -51,7 +54,7 @@ class Forward(Strategy):
     score: str = "max_prob"
     thresholds: tuple[float, ...] | Mapping[str, float] | None = None
     threshold: float | None = None
-    models: tuple[str, ...] | None = None
+    models: tuple[str, ...] | Literal["any"] | None = None
     temperature: float | Mapping[str, float] = 1.0
 
     def __post_init__(self) -> None:
@@ -79,9 +82,9 @@ class Forward(Strategy):
             object.__setattr__(self, "thresholds", checked)
         if self.threshold is not None:
             object.__setattr__(self, "threshold", _number(self.threshold, "threshold"))
-        if self.models is not None:
+        if self.models is not None and self.models != ANY:
             if isinstance(self.models, str) or not self.models:
-                msg = f"models must be a sequence of at least one model name, not {self.models!r}"
+                msg = f"models must be a sequence of at least one model name, or {ANY!r}, not {self.models!r}"
                 raise BadValueError(msg)
             object.__setattr__(self, "models", tuple(str(model) for model in self.models))
         for where, value in _temperatures(self.temperature).items():
@@ -100,12 +103,12 @@ class Forward(Strategy):
             said = ", " + "/".join(f"{model} {value:.4g}" for model, value in self.thresholds.items())
         else:
             said = ", " + "/".join(f"{value:.4g}" for value in self.thresholds)
-        past = f", {' > '.join(self.models)}" if self.models is not None else ""
+        past = "" if self.models is None else ", any tiers" if self.models == ANY else f", {' > '.join(self.models)}"
         return f"Forward({self.score}{said}{past})"
 
     def parameters(self) -> tuple[str, ...]:
         """Name what `coinfer.tune` may move."""
-        return ("threshold",)
+        return ("threshold", "models") if self.models == ANY else ("threshold",)
 
     def at(self, threshold: float) -> Forward:
         """Give the same strategy with one threshold for all stages."""
@@ -114,6 +117,9 @@ class Forward(Strategy):
     def plan(self, network: Network, ingress: str) -> PlanSpec:
         """Walk the path, stopping where the score is high enough."""
         way = path(network, ingress)
+        if self.models == ANY:
+            msg = f"{self.name} does not say which models to walk past: name them, or let coinfer.tune choose"
+            raise UnsupportedError(msg)
         if self.models is not None:
             for model in self.models:
                 network.model(model)
@@ -140,7 +146,7 @@ class Forward(Strategy):
         """Give `kind` and parameters, as in a strategy file; thresholds keyed by model stand in `[threshold]`."""
         table: dict[str, Any] = {"kind": self.kind, "score": self.score}
         if self.models is not None:
-            table["models"] = list(self.models)
+            table["models"] = self.models if self.models == ANY else list(self.models)
         if self.temperature != 1.0:
             table["temperature"] = dict(self.temperature) if isinstance(self.temperature, Mapping) else self.temperature
         if isinstance(self.thresholds, Mapping):

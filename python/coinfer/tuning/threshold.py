@@ -19,7 +19,7 @@ from coinfer.compiling import CompiledPlan, Compiler
 from coinfer.errors import BadValueError, UnsupportedError
 from coinfer.replaying import _check_seed
 from coinfer.results import Estimate
-from coinfer.strategy.forward import Forward
+from coinfer.strategy.forward import ANY, Forward
 from coinfer.tuning.constraint import Constraint, known_quantity
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Tuned:
         `accuracy`, `forwarded_share` (not settled at the first stage), `stages`, `latency_us_mean`, `price_usd`,
         `on_front` (no other point is as accurate and cheaper in the objective, or as cheap and more accurate),
         `feasible`.
-        With `skip_tiers` also `models`, the path that the point belongs to.
+        With ``models="any"`` also `models`, the path that the point belongs to.
     chosen : dict
         The chosen row of `front`.
     measured : dict
@@ -137,7 +137,6 @@ def tune(
     split: Sequence[float] | None = (0.5, 0.5),
     seed: int = 0,
     ingress: str | None = None,
-    skip_tiers: bool = False,
     threads: int = 1,
 ) -> Tuned:
     """Choose the threshold of a `Forward` strategy that minimises one quantity under constraints on others.
@@ -148,7 +147,8 @@ def tune(
     Parameters
     ----------
     strategy : Forward
-        Its score, models and temperature are kept; thresholds it may have are ignored.
+        Its score, models and temperature are kept; thresholds it may have are ignored. With ``models="any"`` every
+        way of leaving tiers out is tried too: a weak model on the path may cost more time than it saves.
     predictions : Predictions
         With true labels, if accuracy is to be bounded.
     network : Network
@@ -166,8 +166,6 @@ def tune(
     ingress : str, optional
         Whose path to tune for. Default: the network's ingress nodes in equal parts; their paths must hold the same
         models.
-    skip_tiers : bool
-        Also try every way of leaving tiers out: a weak model on the path may cost more time than it saves.
     threads : int
         Does not change any result.
 
@@ -203,7 +201,7 @@ def tune(
     compiler = Compiler(predictions, network, threads)
     fit, held = _split(len(predictions), split, seed)
     _check_labelled(predictions, fit, "to choose on")
-    candidates = [_Candidate(s, compiler, ingress, fit) for s in _templates(strategy, compiler, ingress, skip_tiers)]
+    candidates = [_Candidate(s, compiler, ingress, fit) for s in _templates(strategy, compiler, ingress)]
     front = {name: np.concatenate([c.points[name] for c in candidates]) for name in candidates[0].points}
     owner = np.repeat(np.arange(len(candidates)), [len(c.points["threshold"]) for c in candidates])
     feasible = np.ones(len(front["threshold"]), bool)
@@ -219,7 +217,7 @@ def tune(
     import pyarrow as pa
 
     table = pa.table(front)
-    if skip_tiers:
+    if strategy.models == ANY:
         names = pa.array([" -> ".join(c.models) for c in candidates])
         table = table.add_column(0, "models", pa.DictionaryArray.from_arrays(pa.array(owner), names))
         chosen["models"] = " -> ".join(best.models)
@@ -242,15 +240,15 @@ Columns = dict[str, "NDArray[Any]"]
 _TIERS_TO_SKIP_MAX = 10
 
 
-def _templates(strategy: Forward, compiler: Compiler, ingress: str | None, skip_tiers: bool) -> list[Forward]:
+def _templates(strategy: Forward, compiler: Compiler, ingress: str | None) -> list[Forward]:
     """Give the strategies whose thresholds are to be swept: the one given, or one per choice of tiers."""
-    if not skip_tiers:
+    if strategy.models != ANY:
         return [strategy]
     network = compiler.network
-    spec = strategy.at(0.0).plan(network, network.ingress[0] if ingress is None else ingress)
+    spec = replace(strategy, models=None).at(0.0).plan(network, network.ingress[0] if ingress is None else ingress)
     models = [d.model for stage in spec.stages for d in stage.members]
     if len(models) > _TIERS_TO_SKIP_MAX:
-        msg = f"skip_tiers tries every choice of tiers, and can do so for {_TIERS_TO_SKIP_MAX}, not for {len(models)}"
+        msg = f"models='any' tries every choice of tiers, and can do so for {_TIERS_TO_SKIP_MAX}, not for {len(models)}"
         raise UnsupportedError(msg)
     choices = [c for size in range(len(models), 0, -1) for c in itertools.combinations(models, size)]
     return [replace(strategy, models=choice) for choice in choices]
