@@ -235,8 +235,8 @@ def test_a_change_of_theme_recolours_plots_and_network(watch, reports):
 def test_a_change_of_width_draws_again(watch, reports):
     watched = watch(reports["digits"])
     watched.page.set_viewport_size({"width": 390, "height": 800})
-    watched.page.wait_for_timeout(600)
-    assert watched.page.evaluate("document.documentElement.scrollWidth") <= 390
+    drawn = "document.querySelector('#plot-latency-accuracy svg.main-svg').getBoundingClientRect().width < 390"
+    watched.page.wait_for_function(f"document.documentElement.scrollWidth <= 390 && {drawn}", timeout=20_000)
     (box,) = watched.boxes("#plot-latency-accuracy svg.main-svg >> nth=0")
     assert box[2] - box[0] < 390
     assert watched.complaints == []

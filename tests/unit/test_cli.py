@@ -391,6 +391,7 @@ def test_defaults_cover_every_tier_of_the_demo_network_and_tuning_fills_them():
         "Forward(max_prob)",
         "Forward(margin)",
         "Forward(entropy)",
+        "Forward(max_prob, any tiers)",
         "SelectionOracle",
     ]
     tuned = tune_all(templates, preds, net, seed=0)
