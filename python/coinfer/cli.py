@@ -265,6 +265,7 @@ def tune(
         typer.Option("--split/--no-split", help="Choose on half of the samples and measure on the others."),
     ] = True,
     ingress: Annotated[str | None, typer.Option("--ingress", help="Tune for requests that enter here.")] = None,
+    any_tiers: Annotated[bool, typer.Option("--any-tiers", help="Tiers may be left out.")] = False,
     front: Annotated[
         Path | None, typer.Option("--front", metavar="OUT.parquet", help="Write every operating point.")
     ] = None,
@@ -280,7 +281,7 @@ def tune(
     _check_table(front)
     answers, net = _open(predictions, network)
     found = run(
-        Forward(score=score),
+        Forward(score=score, models="any" if any_tiers else None),
         answers,
         net,
         minimise=minimise,
