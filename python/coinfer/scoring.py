@@ -12,13 +12,15 @@ contract in full.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from coinfer import _core
 from coinfer.errors import BadValueError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["KINDS", "Scores", "score", "scores"]
 
