@@ -9,7 +9,7 @@ from coinfer.predictions import ModelOutput, Predictions
 from coinfer.replaying import Run, replay
 from coinfer.results import Estimate, Summary
 from coinfer.scoring import score, scores
-from coinfer.strategy import Forward, Local, Remote, SelectionOracle, Strategy
+from coinfer.strategy import ExpectedGain, Forward, Local, Remote, SelectionOracle, Strategy
 from coinfer.trace import Trace
 from coinfer.tuning import Tuned, tune
 
@@ -20,6 +20,7 @@ __all__ = [
     "Comparison",
     "Deployment",
     "Estimate",
+    "ExpectedGain",
     "Forward",
     "Link",
     "Local",

@@ -9,6 +9,8 @@ The grammar is kept so small that it needs no quoting in a shell::
     forward:SCORE:0.9            one threshold for all stages
     forward:SCORE:0.9,0.8        one per stage but the last
     forward:SCORE:any            to be tuned, and tiers may be left out
+    gain:ALPHA                   a wrong answer is worth ALPHA ms of delay; to be fitted
+    gain:ALPHA,MS                ... and a dollar is worth MS ms
     oracle                       the bound on selecting one model's answer
     file.toml                    a strategy file
 
@@ -19,8 +21,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from coinfer.errors import BadValueError, UnknownNameError, UnsupportedError, nearest
-from coinfer.strategy import Forward, Local, Remote, SelectionOracle, Strategy
+from coinfer.strategy import ExpectedGain, Forward, Local, Remote, SelectionOracle, Strategy
 from coinfer.strategy.forward import ANY
 
 if TYPE_CHECKING:
@@ -31,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["default_strategies", "named", "parse", "tune_all", "untuned"]
 
-KINDS = ("local", "remote", "forward", "oracle")
+KINDS = ("local", "remote", "forward", "gain", "oracle")
 
 
 def parse(spec: str) -> tuple[str, Strategy]:
@@ -71,6 +75,7 @@ def _strategy(text: str, spec: str) -> Strategy:
         "local": (0, 1, "local or local:MODEL"),
         "remote": (1, 2, "remote:NODE or remote:NODE:MODEL"),
         "forward": (0, 2, "forward:SCORE, forward:SCORE:0.9, forward:SCORE:0.9,0.8 or forward:SCORE:any"),
+        "gain": (1, 1, "gain:ALPHA or gain:ALPHA,MS_PER_USD"),
         "oracle": (0, 0, "oracle"),
     }
     if kind not in forms:
@@ -87,6 +92,8 @@ def _strategy(text: str, spec: str) -> Strategy:
             return Remote(*parts)
         if kind == "oracle":
             return SelectionOracle()
+        if kind == "gain":
+            return _gain(parts[0])
         return _forward(*parts)
     except (BadValueError, UnknownNameError) as error:
         msg = f"strategy {spec!r}: {error}"
@@ -98,12 +105,24 @@ def _forward(score: str = "max_prob", thresholds: str = "") -> Forward:
         return Forward(score=score)
     if thresholds == ANY:
         return Forward(score=score, models=ANY)
-    try:
-        values = [float(value) for value in thresholds.split(",")]
-    except ValueError:
-        msg = f"thresholds must be numbers with commas between them, not {thresholds!r}"
-        raise BadValueError(msg) from None
+    values = _numbers(thresholds, "thresholds")
     return Forward(score=score, threshold=values[0]) if len(values) == 1 else Forward(score, tuple(values))
+
+
+def _gain(worth: str) -> ExpectedGain:
+    numbers = _numbers(worth, "ALPHA and MS_PER_USD")
+    if len(numbers) > 2:
+        msg = f"at most two numbers, ALPHA and MS_PER_USD, not {worth!r}"
+        raise BadValueError(msg)
+    return ExpectedGain(numbers[0], numbers[1] if len(numbers) == 2 else 0.0)
+
+
+def _numbers(text: str, what: str) -> list[float]:
+    try:
+        return [float(value) for value in text.split(",")]
+    except ValueError:
+        msg = f"{what} must be numbers with commas between them, not {text!r}"
+        raise BadValueError(msg) from None
 
 
 def named(specs: Iterable[str]) -> dict[str, Strategy]:
@@ -119,15 +138,18 @@ def named(specs: Iterable[str]) -> dict[str, Strategy]:
 
 
 def untuned(strategy: Strategy) -> bool:
-    """Say whether the strategy is a template whose threshold has yet to be found."""
+    """Say whether the strategy is a template: its threshold has yet to be found, or its rule to be fitted."""
+    if isinstance(strategy, ExpectedGain):
+        return strategy.rules is None
     return isinstance(strategy, Forward) and strategy.thresholds is None and strategy.threshold is None
 
 
 def default_strategies(predictions: Predictions, network: Network) -> dict[str, Strategy]:
     """Choose what is worth comparing on any network.
 
-    Every single tier on its own, forwarding on each score that all models offer (to be tuned; needs labels),
-    and the oracle (needs labels).
+    Every single tier on its own; with labels also forwarding on each score that all models offer (to be tuned),
+    expected gain (to be fitted), where a wrong answer is worth ten times the delay of the last tier, and the
+    oracle.
     """
     strategies = _single(network)
     if len(network.tiers) < 2 or predictions.labels is None:
@@ -139,11 +161,24 @@ def default_strategies(predictions: Predictions, network: Network) -> dict[str, 
         scores = []
     else:
         scores = ["confidence"]
-    templates = [Forward(score=score) for score in scores]
+    templates: list[Strategy] = [Forward(score=score) for score in scores]
     if len(network.tiers) > 2:  # With more than one way up, also let the tuning leave tiers out.
         templates += [Forward(score=score, models=ANY) for score in scores[:1]]
-    strategies |= {template.name: template for template in templates}
+    gain = _expected_gain(predictions, network, scores)
+    strategies |= {template.name: template for template in [*templates, *gain]}
     return strategies | {"SelectionOracle": SelectionOracle()}
+
+
+def _expected_gain(predictions: Predictions, network: Network, scores: list[str]) -> list[Strategy]:
+    from coinfer.compiling import Compiler
+
+    if not scores:
+        return []
+    compiler = Compiler(predictions, network)
+    spec = Forward(score=scores[0], threshold=0.0).plan(network, network.ingress[0])
+    latency_ns, _ = compiler.settling(spec, network.ingress[0])
+    alpha = float(f"{10 * np.mean(latency_ns[-1]) / 1e6:.0e}")
+    return [ExpectedGain(alpha, score=scores[0])] if alpha > 0 else []
 
 
 def _single(network: Network) -> dict[str, Strategy]:
@@ -180,7 +215,7 @@ def tune_all(strategies: Mapping[str, Strategy], fit: Predictions, network: Netw
 
     tuned = dict(strategies)
     for name, strategy in strategies.items():
-        if not isinstance(strategy, Forward) or not untuned(strategy):
+        if not isinstance(strategy, Forward | ExpectedGain) or not untuned(strategy):
             continue
         if fit.labels is None:
             msg = (
@@ -188,6 +223,9 @@ def tune_all(strategies: Mapping[str, Strategy], fit: Predictions, network: Netw
                 "samples; give thresholds, as in forward:margin:0.9"
             )
             raise UnsupportedError(msg)
+        if isinstance(strategy, ExpectedGain):
+            tuned[name] = strategy.fit(fit, network)
+            continue
         hosted = {d.model for d in network.deployments}
         best = max(fit.accuracy(model) for model in fit.models if model in hosted)
         priced = any(d.price_usd for d in network.deployments)

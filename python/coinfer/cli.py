@@ -57,8 +57,8 @@ Threads = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 _SPECS = (
-    "local, remote:NODE, forward:SCORE (tuned), forward:SCORE:any, forward:SCORE:0.9, forward:SCORE:0.9,0.8, oracle, "
-    "or a .toml file; NAME=SPEC names it."
+    "local, remote:NODE, forward:SCORE (tuned), forward:SCORE:any, forward:SCORE:0.9, forward:SCORE:0.9,0.8, "
+    "gain:ALPHA (fitted), oracle, or a .toml file; NAME=SPEC names it."
 )
 
 
@@ -159,13 +159,13 @@ def compare(
     fit = measured = answers
     if to_tune and trace is None:
         fit, measured = halves(answers, seed)
-        notes["thresholds"] = (
-            f"those of {', '.join(to_tune)} were chosen on {len(fit):,} samples; "
+        notes["tuning"] = (
+            f"{', '.join(to_tune)} were tuned on {len(fit):,} samples; "
             f"everything shown is measured on the {len(measured):,} others"
         )
     elif to_tune:
-        notes["thresholds"] = (
-            f"those of {', '.join(to_tune)} were chosen on the very samples that the trace asks about; "
+        notes["tuning"] = (
+            f"{', '.join(to_tune)} were tuned on the very samples that the trace asks about; "
             "expect a little less on new ones"
         )
     requested = _requests(trace, net, requests, rate, len(measured), seed)
@@ -227,7 +227,7 @@ def replay(
     _check_table(outcomes)
     name, chosen = parse(strategy)
     if untuned(chosen):
-        msg = f"{name} has no thresholds: write forward:SCORE:0.9, or find them with coinfer tune --save"
+        msg = f"{name} is not ready to run: write forward:SCORE:0.9, or name a file that coinfer tune --save wrote"
         raise UnsupportedError(msg)
     answers, net = _open(predictions, network)
     requested = _requests(trace, net, requests, rate, len(answers), seed)

@@ -92,7 +92,7 @@ class Compiler:
         shape = (tuple((model, score, *rest) for model, _, score, *rest in _hashable(members)), groups)
         key = (
             shape,
-            tuple(stage.threshold for stage in spec.stages),
+            tuple((stage.threshold, stage.curve) for stage in spec.stages),
             spec.oracle,
             tuple(m[1] for m in members),
         )
@@ -104,7 +104,7 @@ class Compiler:
         first = 0
         stages = []
         for stage in spec.stages:
-            stages.append((first, len(stage.members), float(np.float32(stage.threshold)), 0.0, None))
+            stages.append((first, len(stage.members), float(np.float32(stage.threshold)), 0.0, stage.curve))
             first += len(stage.members)
         try:
             plan = core.Plan(members, stages, "last", spec.oracle)
@@ -188,6 +188,34 @@ class Compiler:
             return per_sample
         return {"lognormal": math.exp(min(a + b * b / 2, 700.0)), "gamma": a * b}.get(law, a)
 
+    def settling(self, spec: PlanSpec, ingress: str) -> tuple[list[float | NDArray[np.float64]], list[int]]:
+        """Give what it takes to settle at each stage, the stages before it included, for plans of single members.
+
+        Returns
+        -------
+        tuple
+            Mean latency in nanoseconds (per sample where service times were measured), and pico-dollars, per stage.
+        """
+        latency: list[float | NDArray[np.float64]] = []
+        price: list[int] = []
+        here, spent = ingress, 0
+        elapsed: Any = 0.0
+        for host, stage in zip(self.hosts(spec, ingress), spec.stages, strict=True):
+            (deployment,) = stage.members
+            model = self.network.model(deployment.model)
+            there = [
+                self.leg(here, host, model.request_kb),
+                self.leg(host, deployment.node, model.request_kb),
+                self.leg(deployment.node, host, model.answer_kb),
+            ]
+            back = self.leg(host, ingress, model.answer_kb)
+            elapsed = elapsed + sum(map(_mean_ns, there)) + self.service_ns(deployment)
+            spent += sum(leg[1] for leg in there) + round(deployment.price_usd * 1e12)
+            latency.append(elapsed + _mean_ns(back))
+            price.append(spent + back[1])
+            here = host
+        return latency, price
+
     def _member(self, deployment: Deployment, spec: PlanSpec, *, last: bool) -> tuple[Any, ...]:
         model = deployment.model
         if model not in self._index:
@@ -261,6 +289,10 @@ def _outputs(predictions: Predictions, model: str) -> core.Outputs:
     label = np.ascontiguousarray(output.label, np.int32)
     confidence = None if output.confidence is None else np.ascontiguousarray(output.confidence, np.float32)
     return core.Outputs(output.form, None, label, confidence, None)
+
+
+def _mean_ns(leg: Leg) -> float:
+    return leg[0] + sum(mean for _, mean in leg[2])
 
 
 def _lacks(form: str, score: str) -> str | None:

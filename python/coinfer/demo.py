@@ -94,9 +94,9 @@ def run(requests: int, *, seed: int = 0, threads: int = 1, progress: Progress | 
             f"real; four models learned on scikit-learn's {len(predictions):,} handwritten digits, "
             "and asked only about digits that they had not seen"
         ),
-        "thresholds": (
-            f"those of {', '.join(tuned)} were chosen on {len(fit):,} samples, for the lowest price at the "
-            "accuracy that the best model has there; "
+        "tuning": (
+            f"{', '.join(tuned)} were tuned on {len(fit):,} samples: Forward for the lowest price at the accuracy "
+            "that the best model has there, ExpectedGain for a wrong answer worth that many milliseconds; "
             f"everything shown is measured on the {len(held_out):,} others"
         ),
         "arrivals": (

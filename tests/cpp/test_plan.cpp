@@ -137,28 +137,41 @@ TEST("a curve is a step function; NaN stays NaN") {
   CHECK(std::isnan(curve(nan32)));
 }
 
-TEST("every instruction set settles like judge(), row by row") {
-  const std::size_t rows = 5000;
-  const Models models(4, rows, 1);
-  const auto plan = ladder(4, 0.625F);
-  const Evidence evidence = gather(*plan, models.outputs);
-  auto judged = std::make_shared<Plan>(*plan);
-  Curve same;
-  for (int i = 0; i <= 8; ++i) {
-    same.cut.push_back(static_cast<float>(i) / 8.0F);
-    same.value.push_back(static_cast<float>(i) / 8.0F);
-  }
-  judged->curves.push_back(std::make_shared<Curve>(same));
-  for (Stage& stage : judged->stages) stage.curve = judged->curves[0].get();
-  const Decisions slow = decide(*judged, evidence);
+void check_bulk_equals_judge(const Plan& plan, const Evidence& evidence) {
   for (const Isa isa : implementations()) {
     force(name(isa));
-    const Decisions fast = decide(*plan, evidence);
-    for (std::size_t row = 0; row < rows; ++row) {
-      CHECK(fast.itineraries[fast.route[row]] == slow.itineraries[slow.route[row]]);
+    const Decisions decisions = decide(plan, evidence);
+    for (std::size_t row = 0; row < evidence.rows; ++row) {
+      View view;
+      std::size_t stage = 0;
+      for (;; ++stage) {
+        view.stage = static_cast<std::int64_t>(stage);
+        view.score = evidence.scores(stage)[row];
+        view.label = evidence.labels(stage)[row];
+        if (judge(plan, view, stage + 1 < evidence.stages) == 0) break;
+      }
+      CHECK_EQ(std::size_t{decisions.itineraries[decisions.route[row]].back()}, stage);
     }
   }
   force("auto");
+}
+
+TEST("every instruction set settles like judge(), row by row: thresholds") {
+  const Models models(4, 5000, 1);
+  const auto plan = ladder(4, 0.625F);
+  check_bulk_equals_judge(*plan, gather(*plan, models.outputs));
+}
+
+TEST("every instruction set settles like judge(), row by row: curves that rise and fall") {
+  const Models models(4, 5000, 8);
+  const auto plan = ladder(4, 0.5F);
+  Curve wave;
+  wave.cut = {-std::numeric_limits<float>::infinity(), 0.2F, 0.4F, 0.8F};
+  wave.value = {0.7F, 0.1F, 0.5F, 0.2F};
+  plan->curves.push_back(std::make_shared<Curve>(wave));
+  plan->stages[0].curve = plan->stages[2].curve = plan->curves[0].get();
+  check_bulk_equals_judge(*plan, gather(*plan, models.outputs));
+  check_session_equals_bulk(plan, models, 5000);
 }
 
 TEST("the live session decides as in bulk: cascades") {

@@ -373,6 +373,8 @@ def test_interrupt_ends_with_130_and_leaves_no_file(tmp_path):
         ("forward:margin", "Forward(margin)", ci.Forward(score="margin")),
         ("forward:margin:0.5", "Forward(margin, 0.5)", ci.Forward(score="margin", threshold=0.5)),
         ("a=forward:margin:0.5,0.25", "a", ci.Forward(score="margin", thresholds=(0.5, 0.25))),
+        ("gain:500", "ExpectedGain(500 ms)", ci.ExpectedGain(500.0)),
+        ("gain:500,2e6", "ExpectedGain(500 ms)", ci.ExpectedGain(500.0, 2e6)),
         ("oracle", "SelectionOracle", ci.SelectionOracle()),
     ],
 )
@@ -392,10 +394,13 @@ def test_defaults_cover_every_tier_of_the_demo_network_and_tuning_fills_them():
         "Forward(margin)",
         "Forward(entropy)",
         "Forward(max_prob, any tiers)",
+        "ExpectedGain(1000 ms)",
         "SelectionOracle",
     ]
     tuned = tune_all(templates, preds, net, seed=0)
-    assert [name for name, s in templates.items() if untuned(s)] == [n for n in templates if n.startswith("Forward")]
+    assert [name for name, s in templates.items() if untuned(s)] == [
+        n for n in templates if n.startswith(("Forward", "Expected"))
+    ]
     assert not any(untuned(s) for s in tuned.values())
 
 

@@ -15,20 +15,31 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from coinfer.errors import BadFileError, BadValueError, UnknownNameError, nearest
+from coinfer.errors import BadFileError, BadValueError, UnknownNameError, UnsupportedError, nearest
+from coinfer.paths import path
 
 if TYPE_CHECKING:
     from coinfer.network import Deployment, Network
 
-__all__ = ["PlanSpec", "StageSpec", "Strategy"]
+SCORES = ("confidence", "max_prob", "margin", "entropy", "energy", "logit_margin", "gini")
+"""What a stop rule may compare: the reported confidence, or a kind of `coinfer.score`."""
+
+__all__ = ["SCORES", "PlanSpec", "StageSpec", "Steps", "Strategy"]
+
+Steps = tuple[tuple[float, ...], tuple[float, ...]]
+"""A step function: cuts, ascending, and the value from each cut on."""
 
 
 @dataclass(frozen=True, slots=True)
 class StageSpec:
-    """A group of deployments consulted together; settles iff score >= threshold (the last stage always settles)."""
+    """A group of deployments consulted together; settles iff curve(score) >= threshold (the last stage always settles).
+
+    `curve` is a step function as (cuts, values): values[i] from cuts[i] up to the next cut; None is the score itself.
+    """
 
     members: tuple[Deployment, ...]
     threshold: float = math.inf
+    curve: Steps | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +158,27 @@ def only_keys(table: Mapping[str, Any], allowed: tuple[str, ...], kind: str) -> 
         if key not in allowed:
             msg = f"unknown key {key!r} of a strategy of kind {kind!r}; {nearest(key, allowed)}"
             raise UnknownNameError(msg)
+
+
+def walk(network: Network, ingress: str, models: tuple[str, ...] | None) -> tuple[Deployment, ...]:
+    """Give the deployments on the path from an ingress node, or those of them that host the models named."""
+    way = path(network, ingress)
+    if models is None:
+        return way
+    for model in models:
+        network.model(model)
+    way = tuple(d for d in way if d.model in models)
+    if not way:
+        msg = f"none of the models {', '.join(models)} stands on the path from {ingress!r}"
+        raise UnsupportedError(msg)
+    return way
+
+
+def check_score(score: str) -> None:
+    """Refuse a kind of score that does not exist."""
+    if score not in SCORES:
+        msg = f"unknown score {score!r}; {nearest(str(score), SCORES)}"
+        raise UnknownNameError(msg)
 
 
 def thresholds_along(

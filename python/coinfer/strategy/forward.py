@@ -5,21 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
-from coinfer.errors import BadValueError, UnknownNameError, UnsupportedError, nearest
-from coinfer.paths import path
-from coinfer.strategy.base import PlanSpec, StageSpec, Strategy, only_keys, thresholds_along
+from coinfer.errors import BadValueError, UnsupportedError
+from coinfer.strategy.base import PlanSpec, StageSpec, Strategy, check_score, only_keys, thresholds_along, walk
 
 if TYPE_CHECKING:
     from coinfer.network import Network
 
-__all__ = ["ANY", "SCORES", "Forward"]
+__all__ = ["ANY", "Forward"]
 
-ANY = "any"
+ANY: Final = "any"
 """Leave it to `coinfer.tune` which tiers to leave out."""
-
-SCORES = ("confidence", "max_prob", "margin", "entropy", "energy", "logit_margin", "gini")
 
 
 @dataclass(frozen=True)
@@ -58,9 +55,7 @@ class Forward(Strategy):
     temperature: float | Mapping[str, float] = 1.0
 
     def __post_init__(self) -> None:
-        if self.score not in SCORES:
-            msg = f"unknown score {self.score!r}; {nearest(str(self.score), SCORES)}"
-            raise UnknownNameError(msg)
+        check_score(self.score)
         if self.thresholds is not None and self.threshold is not None:
             msg = "give thresholds (one per stage) or threshold (one for all stages), not both"
             raise BadValueError(msg)
@@ -116,17 +111,10 @@ class Forward(Strategy):
 
     def plan(self, network: Network, ingress: str) -> PlanSpec:
         """Walk the path, stopping where the score is high enough."""
-        way = path(network, ingress)
         if self.models == ANY:
             msg = f"{self.name} does not say which models to walk past: name them, or let coinfer.tune choose"
             raise UnsupportedError(msg)
-        if self.models is not None:
-            for model in self.models:
-                network.model(model)
-            way = tuple(d for d in way if d.model in self.models)
-            if not way:
-                msg = f"none of the models {', '.join(self.models)} stands on the path from {ingress!r}"
-                raise UnsupportedError(msg)
+        way = walk(network, ingress, self.models)
         if self.threshold is not None:
             cuts = [self.threshold] * (len(way) - 1)
         elif self.thresholds is not None:

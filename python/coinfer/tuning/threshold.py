@@ -337,32 +337,10 @@ class _Costs:
 
 
 def _costs(compiler: Compiler, ways: list[tuple[CompiledPlan, str]]) -> _Costs:
-    latency: list[Any] = [0.0] * len(ways[0][0].spec.stages)
-    price = [0] * len(latency)
-    for way, ingress in ways:
-        hosts = compiler.hosts(way.spec, ingress)
-        here, spent = ingress, 0
-        elapsed: Any = 0.0
-        for at, (host, stage) in enumerate(zip(hosts, way.spec.stages, strict=True)):
-            (deployment,) = stage.members
-            model = compiler.network.model(deployment.model)
-            there = [
-                compiler.leg(here, host, model.request_kb),
-                compiler.leg(host, deployment.node, model.request_kb),
-                compiler.leg(deployment.node, host, model.answer_kb),
-            ]
-            back = compiler.leg(host, ingress, model.answer_kb)
-            elapsed = elapsed + sum(map(_mean_ns, there)) + compiler.service_ns(deployment)
-            spent += sum(leg[1] for leg in there) + round(deployment.price_usd * 1e12)
-            latency[at] = latency[at] + elapsed + _mean_ns(back)
-            price[at] += spent + back[1]
-            here = host
-    columns = np.broadcast_arrays(*latency)
-    return _Costs(np.rint(np.array(columns)).astype(np.int64), np.array(price, np.int64), len(ways))
-
-
-def _mean_ns(leg: tuple[int, int, list[tuple[int, float]]]) -> float:
-    return leg[0] + sum(mean for _, mean in leg[2])
+    settling = [compiler.settling(way.spec, ingress) for way, ingress in ways]
+    latency = np.broadcast_arrays(*(sum(parts) for parts in zip(*(latency for latency, _ in settling), strict=True)))
+    price = np.array([price for _, price in settling], np.int64).sum(axis=0)
+    return _Costs(np.rint(np.array(latency)).astype(np.int64), price, len(ways))
 
 
 def _points(compiler: Compiler, compiled: CompiledPlan, costs: _Costs, rows: NDArray[np.uint32]) -> Columns:

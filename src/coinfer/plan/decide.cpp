@@ -21,9 +21,21 @@ std::vector<Itinerary> prefixes(std::size_t stages) {
   return all;
 }
 
-bool plain(const Plan& plan) {
-  return plan.rule.advance == nullptr &&
-         std::all_of(plan.stages.begin(), plan.stages.end(), [](const Stage& stage) { return stage.curve == nullptr; });
+/// The built-in rule for all rows: curves are applied first, so that what is left is one comparison per stage.
+void settle_built_in(const Plan& plan, const Evidence& evidence, std::uint8_t* settled) {
+  std::vector<float> thresholds;
+  for (const Stage& stage : plan.stages) thresholds.push_back(stage.threshold);
+  const bool plain =
+      std::all_of(plan.stages.begin(), plan.stages.end(), [](const Stage& stage) { return stage.curve == nullptr; });
+  if (plain) return settle(evidence.score.data(), evidence.rows, evidence.stages, thresholds.data(), settled);
+  std::vector<float> values(evidence.score);
+  for (std::size_t stage = 0; stage < evidence.stages; ++stage) {
+    const Curve* curve = plan.stages[stage].curve;
+    if (curve == nullptr) continue;
+    float* value = values.data() + stage * evidence.rows;
+    for (std::size_t row = 0; row < evidence.rows; ++row) value[row] = (*curve)(value[row]);
+  }
+  settle(values.data(), evidence.rows, evidence.stages, thresholds.data(), settled);
 }
 
 void settle_oracle(const Evidence& evidence, std::span<const Label> truth, std::uint8_t* settled) {
@@ -38,7 +50,7 @@ void settle_oracle(const Evidence& evidence, std::span<const Label> truth, std::
   }
 }
 
-/// Any rule, row by row, through judge().
+/// A rule of one's own, row by row, through judge().
 void settle_judged(const Plan& plan, const Evidence& evidence, Decisions& decisions) {
   std::map<Itinerary, std::uint8_t> known;
   Itinerary visited;
@@ -93,11 +105,9 @@ Decisions decide(const Plan& plan, const Evidence& evidence, std::span<const Lab
     if (truth.size() != evidence.rows) throw std::invalid_argument("the oracle needs the true label of every sample");
     decisions.itineraries = prefixes(evidence.stages);
     settle_oracle(evidence, truth, decisions.route.data());
-  } else if (plain(plan)) {
-    std::vector<float> thresholds;
-    for (const Stage& stage : plan.stages) thresholds.push_back(stage.threshold);
+  } else if (plan.rule.advance == nullptr) {
     decisions.itineraries = prefixes(evidence.stages);
-    settle(evidence.score.data(), evidence.rows, evidence.stages, thresholds.data(), decisions.route.data());
+    settle_built_in(plan, evidence, decisions.route.data());
   } else {
     settle_judged(plan, evidence, decisions);
   }

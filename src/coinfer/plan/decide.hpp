@@ -20,9 +20,9 @@ struct Decisions {
   std::vector<Itinerary> itineraries;
 };
 
-/// settled[row] = first stage whose score reaches its threshold, else the last stage. Built-in rule without curves
-/// only; equal to judge() row by row. `scores` is [stage][row], thresholds has one entry per stage but the last.
-void settle(const float* scores, std::size_t rows, std::size_t stages, const float* thresholds,
+/// settled[row] = first stage whose value reaches its threshold, else the last stage: judge() for the built-in rule,
+/// with curves already applied. `values` is [stage][row], thresholds has one entry per stage but the last.
+void settle(const float* values, std::size_t rows, std::size_t stages, const float* thresholds,
             std::uint8_t* settled) noexcept;
 
 /// Decide every row of a state-independent plan. `truth` (may be empty) is read by the oracle alone.

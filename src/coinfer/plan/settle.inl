@@ -1,5 +1,5 @@
-// Included by one translation unit per instruction set. Walks the stages backwards over a run of rows that stays in the first
-// cache level: a later verdict is overwritten by an earlier stage that is sure enough. No branch depends on data.
+// Included by one translation unit per instruction set. Walks the stages backwards over a run of rows that stays in the
+// first cache level: a later verdict is overwritten by an earlier stage that is sure enough. No branch depends on data.
 
 namespace {
 
