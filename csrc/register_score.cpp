@@ -8,12 +8,10 @@
 
 #include <array>
 #include <bit>
-#include <cstring>
+#include <initializer_list>
 #include <limits>
 #include <stdexcept>
 #include <string>
-#include <string_view>
-#include <vector>
 
 #include "coinfer/score/score.hpp"
 #include "register.hpp"
@@ -27,6 +25,7 @@ using Api = py::detail::npy_api;
 
 constexpr std::array<const char*, kind_count> kind_names{"max_prob", "margin",       "entropy",
                                                          "energy",   "logit_margin", "gini"};
+constexpr double lowest_temperature = 1e-30, highest_temperature = 1e30;
 constexpr std::size_t worth_a_gil_release = std::size_t{1} << 16;  // bytes
 
 struct Interned {
@@ -53,10 +52,13 @@ const Interned& interned() {
 
 std::string text(PyObject* object) { return py::cast<std::string>(py::str(py::handle(object))); }
 
-[[noreturn]] void raise_unknown(const char* what, PyObject* given, const std::vector<const char*>& known) {
+[[noreturn]] void raise_unknown(const char* what, PyObject* given, std::initializer_list<PyObject*> known) {
+  py::list names;
+  for (PyObject* name : known) names.append(py::handle(name));
   const py::object nearest = py::module_::import("coinfer.errors").attr("nearest");
-  raise("UnknownNameError", std::string("no ") + what + " is called " + py::cast<std::string>(py::repr(given)) + "; " +
-                                py::cast<std::string>(nearest(py::str(py::handle(given)), known)));
+  const std::string hint = py::cast<std::string>(nearest(py::str(py::handle(given)), names));
+  raise("UnknownNameError",
+        std::string("no ") + what + " is called " + py::cast<std::string>(py::repr(given)) + "; " + hint);
 }
 
 bool same(PyObject* given, PyObject* name) {
@@ -72,32 +74,33 @@ std::size_t parse_kind(PyObject* given, bool label_allowed) {
     if (same(given, interned().kind[k])) return k;
   }
   if (label_allowed && same(given, interned().label)) return kind_count;
-  std::vector<const char*> known(kind_names.begin(), kind_names.end());
-  if (label_allowed) known.insert(known.begin(), "label");
-  raise_unknown("kind of score", given, known);
+  const auto& [a, b, c, d, e, f] = interned().kind;
+  if (label_allowed) raise_unknown("result", given, {interned().label, a, b, c, d, e, f});
+  raise_unknown("kind of score", given, {a, b, c, d, e, f});
 }
 
 bool parse_probs(PyObject* given) {
   if (same(given, interned().logits)) return false;
   if (same(given, interned().probs)) return true;
-  raise_unknown("input", given, {"logits", "probs"});
+  raise_unknown("input", given, {interned().logits, interned().probs});
 }
 
 float parse_temperature(PyObject* given) {
   const double value = PyFloat_AsDouble(given);
-  if (value == -1.0 && PyErr_Occurred() != nullptr) throw py::error_already_set();
-  const auto temperature = static_cast<float>(value);
-  if (!(temperature > 0.0F) || temperature > std::numeric_limits<float>::max()) {
-    raise("BadValueError", "temperature is " + text(given) + "; it must be finite and above 0 in float32");
+  if (PyErr_Occurred() != nullptr || !(value >= lowest_temperature && value <= highest_temperature)) {
+    PyErr_Clear();
+    raise("BadValueError", "temperature is " + text(given) + "; it must be a number between 1e-30 and 1e30");
   }
-  return temperature;
+  return static_cast<float>(value);
 }
 
 unsigned parse_threads(PyObject* given) {
+  constexpr long most = 4096;
   const long value = PyLong_AsLong(given);
-  if (value == -1 && PyErr_Occurred() != nullptr) throw py::error_already_set();
-  if (value < 1 || value > 4096)
-    raise("BadValueError", "threads is " + text(given) + "; it must lie between 1 and 4096");
+  if (PyErr_Occurred() != nullptr || value < 1 || value > most) {
+    PyErr_Clear();
+    raise("BadValueError", "threads is " + text(given) + "; it must be an integer between 1 and 4096");
+  }
   return static_cast<unsigned>(value);
 }
 
@@ -117,13 +120,13 @@ Vectors parse_vectors(PyObject* z, py::object& keep) {
   if (array == nullptr) {
     raise("BadValueError", std::string("z is of type ") + Py_TYPE(z)->tp_name + "; it must be a NumPy array");
   }
-  if (array->nd != 2) {
-    raise("BadValueError", "z has shape " + shape_of(array) +
-                               "; it must have two dimensions, rows x classes (for a single row, z[np.newaxis])");
-  }
   const py::detail::PyArrayDescr_Proxy* descr = py::detail::array_descriptor_proxy(array->descr);
   if (descr->type_num != Api::NPY_FLOAT_ && descr->type_num != Api::NPY_DOUBLE_) {
     raise("BadValueError", "z has dtype " + text(array->descr) + "; allowed are float32 and float64");
+  }
+  if (array->nd != 2) {
+    raise("BadValueError", "z has shape " + shape_of(array) +
+                               "; it must have two dimensions, rows x classes (for a single row, z[np.newaxis])");
   }
   if (array->dimensions[1] == 0)
     raise("BadValueError", "z has shape " + shape_of(array) + "; it needs at least one class");
@@ -230,6 +233,10 @@ PyObject* score_many(PyObject* const* args) {
   py::object keep;
   const Vectors vectors = parse_table(args, keep);
   const unsigned threads = parse_threads(args[5]);
+  if (PyUnicode_Check(args[1])) {
+    raise("BadValueError", "kinds is a string; " + py::cast<std::string>(py::repr(args[1])) +
+                               " is one name, and a sequence of names is needed");
+  }
   const py::object kinds =
       py::reinterpret_steal<py::object>(PySequence_Fast(args[1], "kinds must be a sequence of names"));
   if (!kinds) throw py::error_already_set();
