@@ -174,20 +174,21 @@ py::object result_array(PyObject* given, bool label, const char* name, const Vec
     if (fresh == nullptr) throw py::error_already_set();
     return py::reinterpret_steal<py::object>(fresh);
   }
-  const std::string wanted = std::string("; for ") + name +
-                             " it must be a writeable, contiguous NumPy array of shape (" + std::to_string(rows) +
-                             ",) and dtype " + (label ? "int32" : "float32");
+  const auto refuse = [&](const std::string& what) {
+    raise("BadValueError", "out " + what + "; for " + name +
+                               " it must be a writeable, contiguous NumPy array of shape (" + std::to_string(rows) +
+                               ",) and dtype " + (label ? "int32" : "float32"));
+  };
   const py::detail::PyArray_Proxy* array = as_array(given);
-  if (array == nullptr) raise("BadValueError", std::string("out is of type ") + Py_TYPE(given)->tp_name + wanted);
-  constexpr int flags = Api::NPY_ARRAY_C_CONTIGUOUS_ | Api::NPY_ARRAY_ALIGNED_ | Api::NPY_ARRAY_WRITEABLE_;
-  if (array->nd != 1 || array->dimensions[0] != rows)
-    raise("BadValueError", "out has shape " + shape_of(array) + wanted);
-  if (!Api::get().PyArray_EquivTypes_(array->descr, descr)) {
-    raise("BadValueError", "out has dtype " + text(array->descr) + wanted);
+  if (array == nullptr) refuse(std::string("is of type ") + Py_TYPE(given)->tp_name);
+  if (array->nd != 1 || array->dimensions[0] != rows) refuse("has shape " + shape_of(array));
+  if (array->descr != descr && !Api::get().PyArray_EquivTypes_(array->descr, descr)) {
+    refuse("has dtype " + text(array->descr));
   }
-  if ((array->flags & flags) != flags) raise("BadValueError", "out is read-only, unaligned or has gaps" + wanted);
+  constexpr int flags = Api::NPY_ARRAY_C_CONTIGUOUS_ | Api::NPY_ARRAY_ALIGNED_ | Api::NPY_ARRAY_WRITEABLE_;
+  if ((array->flags & flags) != flags) refuse("is read-only, unaligned or has gaps");
   const auto [low, high] = extent(vectors);
-  if (array->data < high && low < array->data + rows * 4) raise("BadValueError", "out overlaps z" + wanted);
+  if (array->data < high && low < array->data + rows * 4) refuse("overlaps z");
   return py::reinterpret_borrow<py::object>(given);
 }
 
@@ -240,18 +241,22 @@ PyObject* score_many(PyObject* const* args) {
   const py::object kinds =
       py::reinterpret_steal<py::object>(PySequence_Fast(args[1], "kinds must be a sequence of names"));
   if (!kinds) throw py::error_already_set();
+  PyObject* results = args[6];
+  if (!PyDict_Check(results)) raise("BadValueError", "results go to a dict");
   Scores scores;
-  py::dict results;
   for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(kinds.ptr()); ++i) {
     const std::size_t kind = parse_kind(PySequence_Fast_GET_ITEM(kinds.ptr(), i), true);
     const bool label = kind == kind_count;
     if (!label) need_logits(vectors, kind);
     PyObject* name = label ? interned().label : interned().kind[kind];
-    if (PyDict_Contains(results.ptr(), name) != 0) continue;
+    if (PyDict_Contains(results, name) != 0) continue;
     py::object out = py::none();
     if (args[4] != Py_None) {
-      if (PyMapping_HasKey(args[4], name) != 1) raise("BadValueError", "out holds no array for " + text(name));
       out = py::reinterpret_steal<py::object>(PyObject_GetItem(args[4], name));
+      if (!out) {
+        PyErr_Clear();
+        raise("BadValueError", "out holds no array for " + text(name));
+      }
     }
     const py::object result = result_array(out.ptr(), label, label ? "label" : kind_names[kind], vectors);
     if (label) {
@@ -259,18 +264,17 @@ PyObject* score_many(PyObject* const* args) {
     } else {
       scores.kind[kind] = static_cast<float*>(data_of(result));
     }
-    if (PyDict_SetItem(results.ptr(), name, result.ptr()) != 0) throw py::error_already_set();
+    if (PyDict_SetItem(results, name, result.ptr()) != 0) throw py::error_already_set();
   }
-  if (results.empty()) raise("BadValueError", "kinds is empty; name at least one score, or 'label'");
-  const std::size_t unanswered = run(vectors, scores, threads);
-  return py::make_tuple(results, unanswered).release().ptr();
+  if (PyDict_Size(results) == 0) raise("BadValueError", "kinds is empty; name at least one score, or 'label'");
+  return PyLong_FromSize_t(run(vectors, scores, threads));
 }
 
 /// C++ exceptions end here, as Python's.
-template <PyObject* (*function)(PyObject* const*)>
+template <PyObject* (*function)(PyObject* const*), Py_ssize_t expected>
 PyObject* entry(PyObject* /*module*/, PyObject* const* args, Py_ssize_t count) {
-  if (count != 6) {
-    PyErr_Format(PyExc_TypeError, "expected 6 positional arguments, got %zd", count);
+  if (count != expected) {
+    PyErr_Format(PyExc_TypeError, "expected %zd positional arguments, got %zd", expected, count);
     return nullptr;
   }
   try {
@@ -289,9 +293,10 @@ PyObject* entry(PyObject* /*module*/, PyObject* const* args, Py_ssize_t count) {
   return nullptr;
 }
 
-template <PyObject* (*function)(PyObject* const*)>
+template <PyObject* (*function)(PyObject* const*), Py_ssize_t arguments>
 PyMethodDef method(const char* name, const char* doc) {
-  return {name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&entry<function>)), METH_FASTCALL, doc};
+  return {name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&entry<function, arguments>)), METH_FASTCALL,
+          doc};
 }
 
 }  // namespace
@@ -299,9 +304,10 @@ PyMethodDef method(const char* name, const char* doc) {
 void register_score(py::module_& module) {
   py::module_ submodule = module.def_submodule("score", "Confidence scores from logits or probabilities, in one pass.");
   static PyMethodDef methods[] = {
-      method<score_one>("score", "score(z, kind, temperature, input, out, threads) -> (N,) float32"),
-      method<score_many>(
-          "scores", "scores(z, kinds, temperature, input, out, threads) -> ({kind: array}, rows without an answer)"),
+      method<score_one, 6>("score", "score(z, kind, temperature, input, out, threads) -> (N,) float32"),
+      method<score_many, 7>("scores",
+                            "scores(z, kinds, temperature, input, out, threads, results) -> rows without an answer; "
+                            "the arrays are added to the dict `results`"),
       {nullptr, nullptr, 0, nullptr},
   };
   if (PyModule_AddFunctions(submodule.ptr(), methods) != 0) throw py::error_already_set();

@@ -27,13 +27,14 @@ def score_row(row, temperature=1.0, input="logits"):
         if input == "probs":
             z = [math.log(x) if x > 0.0 else -math.inf for x in z]
         top, next_best = sorted([*z, -math.inf], reverse=True)[:2]
-        if math.isinf(top):  # the limit: those that are largest share the mass
-            e = [float(x == top) for x in z]
-        else:
-            e = [math.exp((x - top) / temperature) for x in z]
-        p = [x / sum(e) for x in e]
-        result["energy"] = top if math.isinf(top) else top + temperature * math.log(sum(e))
-        result["logit_margin"] = math.inf if len(z) == 1 else 0.0 if next_best == top else (top - next_best) / temperature
+        # In the limit of an infinite logit, those that are largest share the mass.
+        e = [float(x == top) if math.isinf(top) else math.exp((x - top) / temperature) for x in z]
+        total = sum(e)
+        p = [x / total for x in e]
+        result["energy"] = top if math.isinf(top) else top + temperature * math.log(total)
+        result["logit_margin"] = (
+            math.inf if len(z) == 1 else 0.0 if next_best == top else (top - next_best) / temperature
+        )
     first, second = sorted([*p, 0.0], reverse=True)[:2]
     spread = -sum(x * math.log(x) for x in p if x > 0.0)
     result["max_prob"] = first

@@ -15,7 +15,9 @@ EVERYTHING = ("label", *KINDS)
 values = st.one_of(
     st.floats(width=32),
     st.floats(-20.0, 20.0, width=32),
-    st.sampled_from([0.0, -0.0, 1.0, float("nan"), float("inf"), float("-inf"), 1e-40, 3e38]).map(np.float32).map(float),
+    st.sampled_from([0.0, -0.0, 1.0, float("nan"), float("inf"), float("-inf"), 1e-40, 3e38])
+    .map(np.float32)
+    .map(float),
 )
 tables = hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=40).flatmap(
     lambda shape: hnp.arrays(np.float32, shape, elements=values, fill=values)

@@ -6,9 +6,9 @@ import inspect
 
 import numpy as np
 import pytest
-import reference_scoring as reference
 
 import coinfer as ci
+import reference_scoring as reference
 from coinfer.scoring import KINDS
 
 CLASSES = [*range(1, 41), 63, 64, 65, 66, 100, 127, 128, 129, 130, 255, 256, 257, 1000, 1999, 2000, 2049, 4100]
