@@ -8,12 +8,10 @@
 
 #include <array>
 #include <bit>
-#include <cstring>
+#include <initializer_list>
 #include <limits>
 #include <stdexcept>
 #include <string>
-#include <string_view>
-#include <vector>
 
 #include "coinfer/score/score.hpp"
 #include "register.hpp"
@@ -27,6 +25,7 @@ using Api = py::detail::npy_api;
 
 constexpr std::array<const char*, kind_count> kind_names{"max_prob", "margin",       "entropy",
                                                          "energy",   "logit_margin", "gini"};
+constexpr double lowest_temperature = 1e-30, highest_temperature = 1e30;
 constexpr std::size_t worth_a_gil_release = std::size_t{1} << 16;  // bytes
 
 struct Interned {
@@ -53,10 +52,13 @@ const Interned& interned() {
 
 std::string text(PyObject* object) { return py::cast<std::string>(py::str(py::handle(object))); }
 
-[[noreturn]] void raise_unknown(const char* what, PyObject* given, const std::vector<const char*>& known) {
+[[noreturn]] void raise_unknown(const char* what, PyObject* given, std::initializer_list<PyObject*> known) {
+  py::list names;
+  for (PyObject* name : known) names.append(py::handle(name));
   const py::object nearest = py::module_::import("coinfer.errors").attr("nearest");
-  raise("UnknownNameError", std::string("no ") + what + " is called " + py::cast<std::string>(py::repr(given)) + "; " +
-                                py::cast<std::string>(nearest(py::str(py::handle(given)), known)));
+  const std::string hint = py::cast<std::string>(nearest(py::str(py::handle(given)), names));
+  raise("UnknownNameError",
+        std::string("no ") + what + " is called " + py::cast<std::string>(py::repr(given)) + "; " + hint);
 }
 
 bool same(PyObject* given, PyObject* name) {
@@ -72,32 +74,33 @@ std::size_t parse_kind(PyObject* given, bool label_allowed) {
     if (same(given, interned().kind[k])) return k;
   }
   if (label_allowed && same(given, interned().label)) return kind_count;
-  std::vector<const char*> known(kind_names.begin(), kind_names.end());
-  if (label_allowed) known.insert(known.begin(), "label");
-  raise_unknown("kind of score", given, known);
+  const auto& [a, b, c, d, e, f] = interned().kind;
+  if (label_allowed) raise_unknown("result", given, {interned().label, a, b, c, d, e, f});
+  raise_unknown("kind of score", given, {a, b, c, d, e, f});
 }
 
 bool parse_probs(PyObject* given) {
   if (same(given, interned().logits)) return false;
   if (same(given, interned().probs)) return true;
-  raise_unknown("input", given, {"logits", "probs"});
+  raise_unknown("input", given, {interned().logits, interned().probs});
 }
 
 float parse_temperature(PyObject* given) {
   const double value = PyFloat_AsDouble(given);
-  if (value == -1.0 && PyErr_Occurred() != nullptr) throw py::error_already_set();
-  const auto temperature = static_cast<float>(value);
-  if (!(temperature > 0.0F) || temperature > std::numeric_limits<float>::max()) {
-    raise("BadValueError", "temperature is " + text(given) + "; it must be finite and above 0 in float32");
+  if (PyErr_Occurred() != nullptr || !(value >= lowest_temperature && value <= highest_temperature)) {
+    PyErr_Clear();
+    raise("BadValueError", "temperature is " + text(given) + "; it must be a number between 1e-30 and 1e30");
   }
-  return temperature;
+  return static_cast<float>(value);
 }
 
 unsigned parse_threads(PyObject* given) {
+  constexpr long most = 4096;
   const long value = PyLong_AsLong(given);
-  if (value == -1 && PyErr_Occurred() != nullptr) throw py::error_already_set();
-  if (value < 1 || value > 4096)
-    raise("BadValueError", "threads is " + text(given) + "; it must lie between 1 and 4096");
+  if (PyErr_Occurred() != nullptr || value < 1 || value > most) {
+    PyErr_Clear();
+    raise("BadValueError", "threads is " + text(given) + "; it must be an integer between 1 and 4096");
+  }
   return static_cast<unsigned>(value);
 }
 
@@ -117,13 +120,13 @@ Vectors parse_vectors(PyObject* z, py::object& keep) {
   if (array == nullptr) {
     raise("BadValueError", std::string("z is of type ") + Py_TYPE(z)->tp_name + "; it must be a NumPy array");
   }
-  if (array->nd != 2) {
-    raise("BadValueError", "z has shape " + shape_of(array) +
-                               "; it must have two dimensions, rows x classes (for a single row, z[np.newaxis])");
-  }
   const py::detail::PyArrayDescr_Proxy* descr = py::detail::array_descriptor_proxy(array->descr);
   if (descr->type_num != Api::NPY_FLOAT_ && descr->type_num != Api::NPY_DOUBLE_) {
     raise("BadValueError", "z has dtype " + text(array->descr) + "; allowed are float32 and float64");
+  }
+  if (array->nd != 2) {
+    raise("BadValueError", "z has shape " + shape_of(array) +
+                               "; it must have two dimensions, rows x classes (for a single row, z[np.newaxis])");
   }
   if (array->dimensions[1] == 0)
     raise("BadValueError", "z has shape " + shape_of(array) + "; it needs at least one class");
@@ -171,20 +174,21 @@ py::object result_array(PyObject* given, bool label, const char* name, const Vec
     if (fresh == nullptr) throw py::error_already_set();
     return py::reinterpret_steal<py::object>(fresh);
   }
-  const std::string wanted = std::string("; for ") + name +
-                             " it must be a writeable, contiguous NumPy array of shape (" + std::to_string(rows) +
-                             ",) and dtype " + (label ? "int32" : "float32");
+  const auto refuse = [&](const std::string& what) {
+    raise("BadValueError", "out " + what + "; for " + name +
+                               " it must be a writeable, contiguous NumPy array of shape (" + std::to_string(rows) +
+                               ",) and dtype " + (label ? "int32" : "float32"));
+  };
   const py::detail::PyArray_Proxy* array = as_array(given);
-  if (array == nullptr) raise("BadValueError", std::string("out is of type ") + Py_TYPE(given)->tp_name + wanted);
-  constexpr int flags = Api::NPY_ARRAY_C_CONTIGUOUS_ | Api::NPY_ARRAY_ALIGNED_ | Api::NPY_ARRAY_WRITEABLE_;
-  if (array->nd != 1 || array->dimensions[0] != rows)
-    raise("BadValueError", "out has shape " + shape_of(array) + wanted);
-  if (!Api::get().PyArray_EquivTypes_(array->descr, descr)) {
-    raise("BadValueError", "out has dtype " + text(array->descr) + wanted);
+  if (array == nullptr) refuse(std::string("is of type ") + Py_TYPE(given)->tp_name);
+  if (array->nd != 1 || array->dimensions[0] != rows) refuse("has shape " + shape_of(array));
+  if (array->descr != descr && !Api::get().PyArray_EquivTypes_(array->descr, descr)) {
+    refuse("has dtype " + text(array->descr));
   }
-  if ((array->flags & flags) != flags) raise("BadValueError", "out is read-only, unaligned or has gaps" + wanted);
+  constexpr int flags = Api::NPY_ARRAY_C_CONTIGUOUS_ | Api::NPY_ARRAY_ALIGNED_ | Api::NPY_ARRAY_WRITEABLE_;
+  if ((array->flags & flags) != flags) refuse("is read-only, unaligned or has gaps");
   const auto [low, high] = extent(vectors);
-  if (array->data < high && low < array->data + rows * 4) raise("BadValueError", "out overlaps z" + wanted);
+  if (array->data < high && low < array->data + rows * 4) refuse("overlaps z");
   return py::reinterpret_borrow<py::object>(given);
 }
 
@@ -230,21 +234,29 @@ PyObject* score_many(PyObject* const* args) {
   py::object keep;
   const Vectors vectors = parse_table(args, keep);
   const unsigned threads = parse_threads(args[5]);
+  if (PyUnicode_Check(args[1])) {
+    raise("BadValueError", "kinds is a string; " + py::cast<std::string>(py::repr(args[1])) +
+                               " is one name, and a sequence of names is needed");
+  }
   const py::object kinds =
       py::reinterpret_steal<py::object>(PySequence_Fast(args[1], "kinds must be a sequence of names"));
   if (!kinds) throw py::error_already_set();
+  PyObject* results = args[6];
+  if (!PyDict_Check(results)) raise("BadValueError", "results go to a dict");
   Scores scores;
-  py::dict results;
   for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(kinds.ptr()); ++i) {
     const std::size_t kind = parse_kind(PySequence_Fast_GET_ITEM(kinds.ptr(), i), true);
     const bool label = kind == kind_count;
     if (!label) need_logits(vectors, kind);
     PyObject* name = label ? interned().label : interned().kind[kind];
-    if (PyDict_Contains(results.ptr(), name) != 0) continue;
+    if (PyDict_Contains(results, name) != 0) continue;
     py::object out = py::none();
     if (args[4] != Py_None) {
-      if (PyMapping_HasKey(args[4], name) != 1) raise("BadValueError", "out holds no array for " + text(name));
       out = py::reinterpret_steal<py::object>(PyObject_GetItem(args[4], name));
+      if (!out) {
+        PyErr_Clear();
+        raise("BadValueError", "out holds no array for " + text(name));
+      }
     }
     const py::object result = result_array(out.ptr(), label, label ? "label" : kind_names[kind], vectors);
     if (label) {
@@ -252,18 +264,17 @@ PyObject* score_many(PyObject* const* args) {
     } else {
       scores.kind[kind] = static_cast<float*>(data_of(result));
     }
-    if (PyDict_SetItem(results.ptr(), name, result.ptr()) != 0) throw py::error_already_set();
+    if (PyDict_SetItem(results, name, result.ptr()) != 0) throw py::error_already_set();
   }
-  if (results.empty()) raise("BadValueError", "kinds is empty; name at least one score, or 'label'");
-  const std::size_t unanswered = run(vectors, scores, threads);
-  return py::make_tuple(results, unanswered).release().ptr();
+  if (PyDict_Size(results) == 0) raise("BadValueError", "kinds is empty; name at least one score, or 'label'");
+  return PyLong_FromSize_t(run(vectors, scores, threads));
 }
 
 /// C++ exceptions end here, as Python's.
-template <PyObject* (*function)(PyObject* const*)>
+template <PyObject* (*function)(PyObject* const*), Py_ssize_t expected>
 PyObject* entry(PyObject* /*module*/, PyObject* const* args, Py_ssize_t count) {
-  if (count != 6) {
-    PyErr_Format(PyExc_TypeError, "expected 6 positional arguments, got %zd", count);
+  if (count != expected) {
+    PyErr_Format(PyExc_TypeError, "expected %zd positional arguments, got %zd", expected, count);
     return nullptr;
   }
   try {
@@ -282,9 +293,10 @@ PyObject* entry(PyObject* /*module*/, PyObject* const* args, Py_ssize_t count) {
   return nullptr;
 }
 
-template <PyObject* (*function)(PyObject* const*)>
+template <PyObject* (*function)(PyObject* const*), Py_ssize_t arguments>
 PyMethodDef method(const char* name, const char* doc) {
-  return {name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&entry<function>)), METH_FASTCALL, doc};
+  return {name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&entry<function, arguments>)), METH_FASTCALL,
+          doc};
 }
 
 }  // namespace
@@ -292,9 +304,10 @@ PyMethodDef method(const char* name, const char* doc) {
 void register_score(py::module_& module) {
   py::module_ submodule = module.def_submodule("score", "Confidence scores from logits or probabilities, in one pass.");
   static PyMethodDef methods[] = {
-      method<score_one>("score", "score(z, kind, temperature, input, out, threads) -> (N,) float32"),
-      method<score_many>(
-          "scores", "scores(z, kinds, temperature, input, out, threads) -> ({kind: array}, rows without an answer)"),
+      method<score_one, 6>("score", "score(z, kind, temperature, input, out, threads) -> (N,) float32"),
+      method<score_many, 7>("scores",
+                            "scores(z, kinds, temperature, input, out, threads, results) -> rows without an answer; "
+                            "the arrays are added to the dict `results`"),
       {nullptr, nullptr, 0, nullptr},
   };
   if (PyModule_AddFunctions(submodule.ptr(), methods) != 0) throw py::error_already_set();

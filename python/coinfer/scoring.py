@@ -41,7 +41,8 @@ class Scores(dict[str, "NDArray[Any]"]):
         How many rows held no answer: label -1, every score NaN.
     """
 
-    unanswered: int = 0
+    __slots__ = ("unanswered",)
+    unanswered: int
 
 
 def score(
@@ -132,9 +133,8 @@ def scores(
     >>> ci.scores([[0.75, 0.25, 0.0]], kinds=["label", "max_prob", "margin"], input="probs")
     {'label': array([0], dtype=int32), 'max_prob': array([0.75], dtype=float32), 'margin': array([0.5], dtype=float32)}
     """
-    results, unanswered = _scores(z if type(z) is _ndarray else _table(z), kinds, temperature, input, out, threads)
-    found = Scores(results)
-    found.unanswered = unanswered
+    found = Scores()
+    found.unanswered = _scores(z if type(z) is _ndarray else _table(z), kinds, temperature, input, out, threads, found)
     return found
 
 

@@ -11,20 +11,20 @@ namespace {
 constexpr int automatic = -1;
 std::atomic<int> choice{automatic};
 
-Isa parse(std::string_view wanted) {
+Isa parse(std::string_view wanted, const std::string& where = "") {
   std::string known;
   for (const Isa isa : implementations()) {
     if (name(isa) == wanted) return isa;
     known += known.empty() ? "" : ", ";
     known += name(isa);
   }
-  throw std::invalid_argument("this CPU or build has no implementation '" + std::string(wanted) +
+  throw std::invalid_argument(where + "this CPU or build has no implementation '" + std::string(wanted) +
                               "'; it has: " + known);
 }
 
 Isa from_environment() {
   const char* wanted = std::getenv("COINFER_CPU");
-  return wanted != nullptr && *wanted != '\0' ? parse(wanted) : implementations().back();
+  return wanted != nullptr && *wanted != '\0' ? parse(wanted, "COINFER_CPU: ") : implementations().back();
 }
 
 }  // namespace

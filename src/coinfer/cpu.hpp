@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -24,5 +25,11 @@ void force(std::string_view isa);
 
 /// The name that was forced, else "auto".
 std::string_view forced() noexcept;
+
+/// Read memory with the widest set and nothing else, for benchmarks: no kernel that reads the same bytes can be faster.
+float read_floor(std::span<const float> data) noexcept;
+
+/// The same for a kernel that reads `data` and writes `out`, which lies on a 64-byte boundary, past the caches.
+float read_write_floor(std::span<const float> data, std::span<float> out) noexcept;
 
 }  // namespace coinfer

@@ -1,4 +1,5 @@
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,5 +20,6 @@ def scores(
     input: str,
     out: Mapping[str, NDArray[np.float32] | NDArray[np.int32]] | None,
     threads: int,
+    results: dict[str, NDArray[Any]],
     /,
-) -> tuple[dict[str, NDArray[np.float32] | NDArray[np.int32]], int]: ...
+) -> int: ...

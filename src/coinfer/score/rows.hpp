@@ -1,22 +1,24 @@
 // The scoring kernel, written once over sixteen virtual lanes `L` (simd/baseline.hpp) and compiled once per instruction
 // set.
 //
-// Sixteen rows make a block, so that everything that happens once per row (the logarithm, the division, the stores)
-// costs a sixteenth. Two passes over the block, which stays in the cache between them:
-//   top     the largest and second-largest entry of each row
-//   mass    with t = (z - max) log2(e) / T <= 0 and e = 2^t:  S = sum e,  W = sum e t,  Q = sum e^2,  and where z ==
-//   max
-// and then max_prob = 1 / S, margin = (1 - e2) / S, H = log2 S - W / S bits, gini = Q / S^2, energy = max + T ln 2 log2
-// S. The largest entry has t = 0 and e = 1 exactly, so S >= 1 and ties give a margin of exactly 0.
+// Sixteen rows make a block, so that what happens once per row (a logarithm, two divisions, the stores) costs a
+// sixteenth. Two passes over a block, which stays in the cache between them:
+//   top     the largest entry of each row
+//   mass    with d = z - max <= 0 and e = exp(d / T):  S = sum e,  W = sum e d,  Q = sum e^2;  where d = 0; the next d
+//   below
+// and then, with e2 for the second-largest entry and `scale` = log2(e) / T,
+//   max_prob = 1 / S,  margin = (1 - e2) / S,  H = log2 S - scale W / S bits,  gini = Q / S^2,  energy = max + T ln 2
+//   log2 S.
+// The largest entry has e = 1 exactly, so S >= 1, and ties give a margin of exactly 0.
 //
-// Up to 16 classes the block is transposed first: lane = row, and a sum runs over the classes in order. Beyond, lane =
-// class mod 16: each row is summed down its lanes, and the lanes of sixteen rows are transposed and summed in order.
-// Either way the order of operations depends on the number of classes alone. A short last block uses the same code on
-// padded data.
+// Up to 16 classes a block is transposed first: lane = row, and a sum runs over the classes, last to first. Beyond,
+// lane = class mod 16: each row is summed down its lanes, and the lanes of sixteen rows are folded together, 16 to 8 to
+// 4 to 2 to 1. Either way the order of operations depends on the number of classes alone. A short last block uses the
+// same code.
 //
-// t is clamped at -126, which keeps 2^t normal (denormals cost hundreds of cycles on some CPUs) and makes -inf an
-// ordinary value; what a clamped entry adds (1e-38) is below the last bit of S. NaN and infinite maxima turn S into
-// NaN, which is looked for once per block; such rows go to score_special.
+// d is clamped where e = 2^-125. That keeps e normal (denormals cost hundreds of cycles on some CPUs) and makes -inf an
+// ordinary value; what a clamped entry adds is far below the last bit of S. A NaN or an infinite maximum turns W into
+// NaN, which is looked for once per block: such rows go to score_special.
 #pragma once
 
 #include <cstddef>
@@ -27,12 +29,12 @@
 namespace coinfer::scoring {
 namespace {
 
-enum Wants : unsigned { mass = 1, weighted = 2, squares = 4 };
+enum Wants : unsigned { mass = 1, squares = 2 };
 
 constexpr float infinity = __builtin_inff();
 constexpr float smallest = 1.17549435e-38F;  // the least normal float32
-constexpr float lowest_exponent = -126.0F;
 constexpr std::ptrdiff_t lanes = 16;
+constexpr std::ptrdiff_t prefetch_distance = 1024;  // floats
 
 template <class L>
 struct Rows {
@@ -41,20 +43,38 @@ struct Rows {
   using Mask = typename L::Mask;
 
   struct Block {
-    Float max, second, sum, weighted, squares;
-    std::uint32_t bad;  // rows that hold a NaN, as far as `sum` does not tell
+    Float max, second;
+    Int label;
   };
 
-  /// 2^t for t in [-126, 1]: relative error 1.5e-7, exactly 1 at 0.
-  static COINFER_INLINE Float exp2(Float t) {
-    const Float n = L::round(t);
-    const Float f = t - n;
-    Float p = L::fma(f, L::fill(0x1.5bba14p-10F), L::fill(0x1.3cea88p-7F));
-    p = L::fma(f, p, L::fill(0x1.c6b752p-5F));
-    p = L::fma(f, p, L::fill(0x1.ebf9bcp-3F));
-    p = L::fma(f, p, L::fill(0x1.62e42ap-1F));
-    p = L::fma(f, p, L::fill(1.0F));
-    return L::scale(p, n);
+  struct Sums {
+    Float sum, weighted, squares;
+  };
+
+  struct Scale {
+    Float least, scale;
+    explicit Scale(const Task& task) : least(L::fill(task.least)), scale(L::fill(task.scale)) {}
+  };
+
+  // ------------------------------------------------------------------------------------------------- elementary
+  // functions
+
+  /// exp(d / T) for least <= d <= 0: relative error 1.6e-7, exactly 1 at 0. Adding 1.5 * 2^23 rounds the power of 2 to
+  /// an integer, which then stands in the lowest bits, from where it is shifted to the exponent.
+  template <int n>
+  static COINFER_INLINE void power(const Float (&d)[n], const Scale& scale, Float (&e)[n]) {
+    constexpr float c[] = {0x1.3cea88p-7F, 0x1.c6b752p-5F, 0x1.ebf9bcp-3F, 0x1.62e42ap-1F, 1.0F};
+    const Float big = L::fill(12582912.0F);
+    Float whole[n], rest[n];
+    for (int k = 0; k < n; ++k) whole[k] = L::fma(d[k], scale.scale, big);
+    for (int k = 0; k < n; ++k) rest[k] = L::fms(d[k], scale.scale, whole[k] - big);
+    for (int k = 0; k < n; ++k) e[k] = L::fill(0x1.5bba14p-10F);
+    for (int i = 0; i < 5; ++i) {
+      for (int k = 0; k < n; ++k) e[k] = L::fma(rest[k], e[k], L::fill(c[i]));
+    }
+    for (int k = 0; k < n; ++k) {
+      e[k] = L::as_float(L::as_int(e[k]) + L::template shift_left<23>(L::as_int(whole[k])));
+    }
   }
 
   /// log2(x) for normal x > 0, through log2((1 + s) / (1 - s)): exactly 0 at 1, relative error 2e-7 near it.
@@ -70,356 +90,448 @@ struct Rows {
     return L::fma(s, p, L::to_float(n));
   }
 
+  /// log2(z / max) for probabilities: -inf at 0, good for denormals, NaN for NaN.
+  static COINFER_INLINE Float log_ratio(Float z, Float max) {
+    const Float ratio = z / max;
+    const Mask tiny = L::not_at_least(ratio, L::fill(smallest));
+    const Float normal = L::select(tiny, ratio * L::fill(0x1p32F), ratio);
+    const Float log = log2(normal) - L::select(tiny, L::fill(32.0F), L::fill(0.0F));
+    return L::select(ratio == L::fill(0.0F), L::fill(-infinity), log + (ratio - ratio));
+  }
+
+  static COINFER_INLINE Float within_unit(Float x) { return L::min(L::max(x, L::fill(0.0F)), L::fill(1.0F)); }
+
+  // -------------------------------------------------------------------------------------------------------- one vector
+
   template <Input input>
-  static COINFER_INLINE Float exponent(Float z, Float max, Float scale) {
-    if constexpr (input == Input::logits) {
-      return L::max(L::fill(lowest_exponent), (z - max) * scale);
-    } else {
-      const Float ratio = z / max;
-      const Mask tiny = L::not_at_least(ratio, L::fill(smallest));
-      const Float normal = L::select(tiny, ratio * L::fill(0x1p32F), ratio);
-      const Float log = log2(L::max(normal, L::fill(smallest))) - L::select(tiny, L::fill(32.0F), L::fill(0.0F));
-      const Float t = L::max(L::fill(lowest_exponent), log * scale);
-      return L::select(ratio > L::fill(0.0F), t, L::fill(lowest_exponent));
-    }
+  static constexpr float padding = input == Input::logits ? -infinity : 0.0F;
+
+  /// An entry as it is used: what is no probability is no number.
+  template <Input input>
+  static COINFER_INLINE Float entry(Float z) {
+    if constexpr (input == Input::logits) return z;
+    return L::select(L::not_at_least(z, L::fill(0.0F)), L::fill(__builtin_nanf("")), z);
   }
 
-  struct Sums {
-    Float sum, weighted, squares;
-  };
+  template <Input input>
+  static COINFER_INLINE Float distance(Float z, Float max) {
+    if constexpr (input == Input::tempered) return log_ratio(z, max);
+    return z - max;
+  }
 
-  template <Input input, unsigned wants>
-  static COINFER_INLINE void add(Sums& s, Float z, Float max, Float scale) {
-    if constexpr (input == Input::probs) {
-      if constexpr ((wants & weighted) != 0) {
-        s.weighted = L::fma(z, log2(L::max(z, L::fill(smallest))), s.weighted);
+  static COINFER_INLINE Sums zero() { return {L::fill(0.0F), L::fill(0.0F), L::fill(0.0F)}; }
+
+  /// Add n vectors to a pair of sums in turn. Step by step for all of them, because the chain of operations for one is
+  /// long and a CPU looks only so far ahead for others to start.
+  template <Input input, unsigned wants, int n>
+  static COINFER_INLINE void add(Sums (&sums)[2], const Float (&z)[n], Float max, const Scale& scale, int first = 0) {
+    Float d[n], e[n];
+    for (int k = 0; k < n; ++k) d[k] = distance<input>(z[k], max);
+    if constexpr (wants == 0) {
+      for (int k = 0; k < n; ++k) sums[0].weighted = sums[0].weighted + d[k];
+    } else if constexpr (input == Input::probs) {
+      for (int k = 0; k < n; ++k) {
+        Sums& s = sums[(first + k) & 1];
+        s.weighted = L::fma(z[k], log2(L::max(z[k], L::fill(smallest))), s.weighted);
+        s.squares = L::fma(z[k], z[k], s.squares);
       }
-      if constexpr ((wants & squares) != 0) s.squares = L::fma(z, z, s.squares);
     } else {
-      const Float t = exponent<input>(z, max, scale);
-      const Float e = exp2(t);
-      s.sum = s.sum + e;
-      if constexpr ((wants & weighted) != 0) s.weighted = L::fma(e, t, s.weighted);
-      if constexpr ((wants & squares) != 0) s.squares = L::fma(e, e, s.squares);
+      for (int k = 0; k < n; ++k) d[k] = L::max(scale.least, d[k]);  // in this order a NaN stays one
+      power(d, scale, e);
+      for (int k = 0; k < n; ++k) {
+        Sums& s = sums[(first + k) & 1];
+        s.sum = s.sum + e[k];
+        s.weighted = L::fma(e[k], d[k], s.weighted);
+        if constexpr ((wants & squares) != 0) s.squares = L::fma(e[k], e[k], s.squares);
+      }
     }
   }
 
-  static COINFER_INLINE void add(Sums& s, const Sums& more) {
+  static COINFER_INLINE void join(Sums& s, const Sums& more) {
     s.sum = s.sum + more.sum;
     s.weighted = s.weighted + more.weighted;
     s.squares = s.squares + more.squares;
   }
 
-  static COINFER_INLINE Sums zero() { return {L::fill(0.0F), L::fill(0.0F), L::fill(0.0F)}; }
+  // ---------------------------------------------------------------------------------------------------- up to 16
+  // classes
 
-  /// What no number is: NaN, and for probabilities what is negative too.
+  /// Transpose sixteen rows to columns, entry j of all of them at 16 j, and return the largest of each row. Rows
+  /// shorter than four entries are read four at a time: unless they lie in pairs, two floats behind the last row must
+  /// be readable.
   template <Input input>
-  static COINFER_INLINE Mask invalid(Float z) {
-    return input == Input::logits ? L::unordered(z) : L::not_at_least(z, L::fill(0.0F));
-  }
-
-  /// Whether a NaN among the entries shows in S.
-  static constexpr bool tells(Input input, unsigned wants) { return input == Input::logits && (wants & mass) != 0; }
-
-  template <Input input>
-  static constexpr float padding = input == Input::logits ? -infinity : 0.0F;
-
-  // ---------------------------------------------------------------------------------------------- up to 16 classes
-
-  /// `columns` holds entry j of the sixteen rows at 16 j.
-  template <Input input, unsigned wants>
-  static COINFER_INLINE Block narrow(const float* columns, const Task& task, std::int32_t* label) {
-    const auto classes = static_cast<std::ptrdiff_t>(task.classes);
-    Block b;
-    b.max = L::load(columns);
-    b.second = L::fill(padding<input>);
-    Mask bad = tells(input, wants) ? L::none() : invalid<input>(b.max);
-    Int best = L::fill(0);
-    for (std::ptrdiff_t j = 1; j < classes; ++j) {
-      const Float z = L::load(columns + lanes * j);
-      if constexpr (!tells(input, wants)) bad = bad | invalid<input>(z);
-      best = L::select(z > b.max, L::fill(static_cast<std::int32_t>(j)), best);
-      b.second = L::max(b.second, L::min(b.max, z));
-      b.max = L::max(b.max, z);
-    }
-    L::store(label, best);
-    Sums s = zero();
-    if constexpr (wants != 0) {
-      const Float scale = L::fill(task.scale);
-      for (std::ptrdiff_t j = 0; j < classes; ++j) add<input, wants>(s, L::load(columns + lanes * j), b.max, scale);
-    }
-    b.sum = s.sum;
-    b.weighted = s.weighted;
-    b.squares = s.squares;
-    b.bad = L::bits(bad);
-    return b;
-  }
-
-  /// Transpose sixteen rows. Where rows are shorter than four entries the loads reach into the next row: up to 4 - C
-  /// floats behind the last one must be readable.
-  static COINFER_INLINE void transpose(const float* rows, std::ptrdiff_t stride, std::ptrdiff_t classes,
-                                       float* columns) {
+  static COINFER_INLINE Float transpose(const float* rows, std::ptrdiff_t stride, std::ptrdiff_t classes,
+                                        float* columns) {
     Float out[4];
     if (classes == 2 && stride == 2) {
       L::pairs(rows, out);
       L::store(columns, out[0]);
       L::store(columns + lanes, out[1]);
-      return;
+      return L::max(entry<input>(out[0]), entry<input>(out[1]));
     }
-    for (std::ptrdiff_t j = 0; j < classes; j += 4) {
-      const std::ptrdiff_t from = j + 4 <= classes || classes < 4 ? j : classes - 4;  // overlap rather than reach out
-      L::columns4(rows + from, stride, out);
-      for (std::ptrdiff_t k = 0; k < 4; ++k) L::store(columns + lanes * (from + k), out[k]);
+    Float max = L::fill(padding<input>);
+    for (std::ptrdiff_t j = classes - 4;; j -= 4) {
+      if (j < 0) j = 0;  // overlap rather than reach out
+      L::columns4(rows + j, stride, out);
+      for (std::ptrdiff_t k = 0; k < 4; ++k) {
+        L::store(columns + lanes * (j + k), out[k]);
+        if (k < classes) max = L::max(max, entry<input>(out[k]));
+      }
+      if (j == 0) return max;
     }
   }
 
   /// A copy of n <= 16 rows, padded with zeros to sixteen rows of `lanes` floats.
   static COINFER_INLINE void pad(const float* rows, std::ptrdiff_t stride, std::ptrdiff_t n, std::ptrdiff_t classes,
                                  float* out) {
-    for (std::ptrdiff_t i = 0; i < lanes * lanes; i += lanes) L::store(out + i, L::fill(0.0F));
     for (std::ptrdiff_t i = 0; i < n; ++i) {
       L::store(out + lanes * i, L::load_first(rows + i * stride, static_cast<unsigned>(classes), 0.0F));
     }
-  }
-
-  // ------------------------------------------------------------------------------------------ more than 16 classes
-
-  struct Top {
-    Float max, second;
-    Mask bad;
-  };
-
-  template <Input input, unsigned wants>
-  static COINFER_INLINE void top(Top& t, Float z) {
-    if constexpr (!tells(input, wants)) t.bad = t.bad | invalid<input>(z);
-    t.second = L::max(t.second, L::min(t.max, z));
-    t.max = L::max(t.max, z);
+    for (std::ptrdiff_t i = n; i < lanes; ++i) L::store(out + lanes * i, L::fill(0.0F));
   }
 
   template <Input input, unsigned wants>
-  static COINFER_INLINE Top top_of_row(const float* row, std::ptrdiff_t classes) {
-    Top t{L::fill(padding<input>), L::fill(padding<input>), L::none()};
-    std::ptrdiff_t j = 0;
-    for (; j + lanes <= classes; j += lanes) top<input, wants>(t, L::load(row + j));
-    if (j < classes) {
-      top<input, wants>(t, L::load_first(row + j, static_cast<unsigned>(classes - j), padding<input>));
-    }
-    return t;
-  }
-
-  /// The sums of one row down its lanes, and the first entry that equals the maximum. Four vectors are a step,
-  /// alternating between two sets of sums; every eight steps these are added to the total, which bounds the rounding
-  /// error of long rows.
-  template <Input input, unsigned wants>
-  static COINFER_INLINE Sums mass_of_row(const float* row, std::ptrdiff_t classes, float max_of_row, const Task& task,
-                                         std::int32_t* label) {
-    const Float max = L::fill(max_of_row), scale = L::fill(task.scale);
-    Sums total = zero(), even = zero(), odd = zero();
-    std::ptrdiff_t found = -1;
-    const auto look = [&](std::uint64_t hits, std::ptrdiff_t at) __attribute__((always_inline)) {
-      const std::ptrdiff_t here = at + __builtin_ctzll(hits | std::uint64_t{1} << 63);
-      found = (hits != 0) & (found < 0) ? here : found;
+  static COINFER_INLINE void narrow(const float* columns, const Task& task, const Scale& scale, Block& b, Sums& sums) {
+    const auto classes = static_cast<std::int32_t>(task.classes);
+    Sums s[2] = {zero(), zero()};
+    Int below = L::fill(0);
+    b.label = below;
+    b.second = L::fill(padding<input>);
+    const auto step = [&](auto& z, std::int32_t j) {
+      constexpr int n = sizeof z / sizeof(Float);
+      for (int k = 0; k < n; ++k) z[k] = entry<input>(L::load(columns + lanes * (j - k)));
+      add<input, wants>(s, z, b.max, scale, classes - 1 - j);
+      for (int k = 0; k < n; ++k) {
+        const typename L::Reach reach = L::reach(z[k], b.max);
+        b.second = L::max_below(reach, b.second, z[k]);
+        b.label = L::select_below(reach, b.label, L::fill(j - k));
+        below = L::count_below(reach, below);
+      }
     };
-    const auto step = [&](Sums& s, Float z) __attribute__((always_inline)) -> std::uint64_t {
-      if constexpr (wants != 0) add<input, wants>(s, z, max, scale);
-      return L::bits(z == max);
-    };
-    std::ptrdiff_t j = 0;
-    for (; j + 4 * lanes <= classes; j += 4 * lanes) {
-      std::uint64_t hits = step(even, L::load(row + j));
-      hits |= step(odd, L::load(row + j + lanes)) << 16;
-      hits |= step(even, L::load(row + j + 2 * lanes)) << 32;
-      hits |= step(odd, L::load(row + j + 3 * lanes)) << 48;
-      look(hits, j);
-      if (wants != 0 && (j & (32 * lanes - 1)) == 28 * lanes) {
-        add(even, odd);
-        add(total, even);
-        even = zero();
-        odd = zero();
-      }
+    std::int32_t j = classes - 1;
+    for (; j >= L::chains - 1; j -= L::chains) {
+      Float z[L::chains];
+      step(z, j);
     }
-    for (; j + lanes <= classes; j += lanes) look(step(even, L::load(row + j)), j);
-    if (j < classes) {
-      look(step(odd, L::load_first(row + j, static_cast<unsigned>(classes - j), padding<input>)), j);
+    for (; j >= 0; --j) {
+      Float z[1];
+      step(z, j);
     }
-    add(even, odd);
-    add(total, even);
-    *label = static_cast<std::int32_t>(found);
-    return total;
-  }
-
-  /// The lanes of sixteen rows, 16 floats each, summed in order.
-  static COINFER_INLINE Float sum_lanes(const float* partial) {
-    Float sum{}, column[4];
-    for (std::ptrdiff_t j = 0; j < lanes; j += 4) {
-      L::columns4(partial + j, lanes, column);
-      sum = j == 0 ? column[0] : sum + column[0];
-      sum = sum + column[1];
-      sum = sum + column[2];
-      sum = sum + column[3];
-    }
-    return sum;
+    const Mask alone = L::to_float(below) > L::fill(static_cast<float>(classes) - 1.5F);
+    b.second = L::select(alone, b.second, b.max);
+    join(s[0], s[1]);
+    sums = s[0];
   }
 
   template <Input input, unsigned wants>
-  static COINFER_INLINE Block wide(const float* rows, std::ptrdiff_t n, const Task& task, std::int32_t* label) {
-    alignas(64) float first[lanes * lanes], next[lanes * lanes], third[lanes * lanes];
-    const auto classes = static_cast<std::ptrdiff_t>(task.classes);
-    Block b{};
-    for (std::ptrdiff_t i = 0; i < n; ++i) {
-      const Top t = top_of_row<input, wants>(rows + i * task.stride, classes);
-      L::store(first + lanes * i, t.max);
-      L::store(next + lanes * i, t.second);
-      if constexpr (!tells(input, wants)) b.bad |= static_cast<std::uint32_t>(L::bits(t.bad) != 0) << i;
-    }
-    for (std::ptrdiff_t i = n; i < lanes; ++i) {
-      L::store(first + lanes * i, L::fill(0.0F));
-      L::store(next + lanes * i, L::fill(0.0F));
-    }
-    b.max = L::fill(padding<input>);
-    b.second = b.max;
-    for (std::ptrdiff_t j = 0; j < lanes; j += 4) {
-      Float max[4], second[4];
-      L::columns4(first + j, lanes, max);
-      L::columns4(next + j, lanes, second);
-      for (int k = 0; k < 4; ++k) {
-        b.second = L::max(L::max(b.second, second[k]), L::min(b.max, max[k]));
-        b.max = L::max(b.max, max[k]);
-      }
-    }
-    alignas(64) float max_of_row[lanes];
-    L::store(max_of_row, b.max);
-    for (std::ptrdiff_t i = 0; i < n; ++i) {
-      const Sums s = mass_of_row<input, wants>(rows + i * task.stride, classes, max_of_row[i], task, label + i);
-      L::store(first + lanes * i, s.sum);
-      L::store(next + lanes * i, s.weighted);
-      L::store(third + lanes * i, s.squares);
-    }
-    for (std::ptrdiff_t i = n; i < lanes; ++i) L::store(third + lanes * i, L::fill(0.0F));
-    if constexpr (wants != 0) {
-      b.sum = sum_lanes(first);
-      b.weighted = sum_lanes(next);
-      b.squares = sum_lanes(third);
-    }
-    return b;
-  }
-
-  // ------------------------------------------------------------------------------------------------------- results
-
-  struct Writer {
-    std::ptrdiff_t row;
-    unsigned n;
-    bool stream;
-
-    template <class Value, class Lane>
-    COINFER_INLINE void operator()(Lane* out, Value value) const {
-      if (stream) {
-        L::stream(out + row, value);
-      } else if (n == lanes) {
-        L::store(out + row, value);
-      } else {
-        L::store_first(out + row, value, n);
-      }
-    }
-  };
-
-  template <Input input, unsigned wants>
-  static COINFER_INLINE void finish(const Block& b, const Task& task, const Writer& write) {
-    if constexpr (input == Input::probs) {
-      if (task.max_prob != nullptr) write(task.max_prob, b.max);
-      if (task.margin != nullptr) write(task.margin, b.max - b.second);
-      if constexpr ((wants & weighted) != 0) {
-        if (task.entropy != nullptr)
-          write(task.entropy, within_unit(L::fma(b.weighted, L::fill(task.inverse_entropy), L::fill(1.0F))));
-      }
-      if constexpr ((wants & squares) != 0) {
-        if (task.gini != nullptr) write(task.gini, b.squares);
-      }
-      return;
-    }
-    if (input == Input::logits && task.logit_margin != nullptr) {
-      write(task.logit_margin, (b.max - b.second) / L::fill(task.temperature));
-    }
-    if constexpr (input != Input::probs && (wants & mass) != 0) {
-      const Float inverse = L::fill(1.0F) / b.sum;
-      if (task.max_prob != nullptr) write(task.max_prob, inverse);
-      if (task.margin != nullptr) {
-        const Float e2 = exp2(exponent<input>(b.second, b.max, L::fill(task.scale)));
-        write(task.margin, within_unit((L::fill(1.0F) - e2) * inverse));
-      }
-      if (task.energy != nullptr || task.entropy != nullptr) {
-        const Float log_sum = log2(b.sum);
-        if (task.energy != nullptr) write(task.energy, L::fma(log_sum, L::fill(task.energy_scale), b.max));
-        if ((wants & weighted) != 0 && task.entropy != nullptr) {
-          const Float bits = L::fnma(b.weighted, inverse, log_sum);
-          write(task.entropy, within_unit(L::fnma(bits, L::fill(task.inverse_entropy), L::fill(1.0F))));
-        }
-      }
-      if ((wants & squares) != 0 && task.gini != nullptr) write(task.gini, b.squares * inverse * inverse);
-    }
-  }
-
-  static COINFER_INLINE Float within_unit(Float x) { return L::min(L::max(x, L::fill(0.0F)), L::fill(1.0F)); }
-
-  /// Rows of this block whose results score_special must write.
-  template <Input input, unsigned wants>
-  static COINFER_INLINE std::uint32_t special(const Block& b) {
-    if constexpr (tells(input, wants)) return L::bits(L::unordered(b.sum));
-    std::uint32_t found = b.bad | L::bits(b.max == L::fill(infinity));
-    found |= L::bits(b.max == L::fill(input == Input::logits ? -infinity : 0.0F));
-    return found;
-  }
-
-  template <Input input, unsigned wants>
-  static std::size_t run(const Task& task) noexcept {
-    alignas(64) float columns[lanes * lanes], padded[lanes * lanes];
-    alignas(64) std::int32_t label[lanes];
+  static std::size_t run_narrow(const Task& task) noexcept {
+    alignas(64) float columns[lanes * (lanes + 4)], padded[lanes * lanes];
     const auto rows = static_cast<std::ptrdiff_t>(task.rows), classes = static_cast<std::ptrdiff_t>(task.classes);
-    const bool direct = classes >= 4 || (task.stride == classes && classes == 2);
+    const Scale scale(task);
+    const bool direct = classes >= 4 || (task.stride == 2 && classes == 2);
     std::size_t unanswered = 0;
     for (std::ptrdiff_t row = 0; row < rows; row += lanes) {
       const std::ptrdiff_t n = rows - row < lanes ? rows - row : lanes;
       const float* data = task.data + row * task.stride;
       Block b;
-      if (classes > lanes) {
-        b = wide<input, wants>(data, n, task, label);
+      Sums sums;
+      if (n == lanes && direct) {
+        b.max = transpose<input>(data, task.stride, classes, columns);
       } else {
-        if (n == lanes && direct) {
-          transpose(data, task.stride, classes, columns);
-        } else {
-          pad(data, task.stride, n, classes, padded);
-          transpose(padded, lanes, classes, columns);
-        }
-        b = narrow<input, wants>(columns, task, label);
+        pad(data, task.stride, n, classes, padded);
+        b.max = transpose<input>(padded, lanes, classes, columns);
       }
-      const Writer write{row, static_cast<unsigned>(n), task.stream && n == lanes};
-      finish<input, wants>(b, task, write);
-      if (task.label != nullptr) {
-        for (std::ptrdiff_t i = 0; i < n; ++i) task.label[row + i] = label[i];
-      }
-      std::uint32_t rare = special<input, wants>(b) & ((1U << n) - 1U);
-      for (; rare != 0; rare &= rare - 1) {
-        unanswered +=
-            static_cast<std::size_t>(score_special(task, static_cast<std::size_t>(row + __builtin_ctz(rare))));
+      narrow<input, wants>(columns, task, scale, b, sums);
+      unanswered += finish<input, wants>(b, sums, scale, task, row, n);
+    }
+    return unanswered;
+  }
+
+  // ------------------------------------------------------------------------------------------------ more than 16
+  // classes
+
+  /// The lanes of a block's rows: 16 floats for each of 16 rows.
+  struct Partial {
+    alignas(64) float v[lanes * lanes] = {};
+    COINFER_INLINE void put(std::ptrdiff_t row, Float lane) { L::store(v + lanes * row, lane); }
+  };
+
+  /// Fold the lanes of each row into one value: lane = row.
+  template <class Operation>
+  static COINFER_INLINE Float fold(const Partial& partial, Operation operation) {
+    Float four[4];
+    const auto row = [&](std::ptrdiff_t i) { return L::load(partial.v + lanes * i); };
+    for (std::ptrdiff_t k = 0; k < 4; ++k) {
+      const Float low = merge<8>(row(k), row(k + 4), operation), high = merge<8>(row(k + 8), row(k + 12), operation);
+      four[k] = merge<4>(low, high, operation);
+    }
+    return merge<1>(merge<2>(four[0], four[1], operation), merge<2>(four[2], four[3], operation), operation);
+  }
+  template <int width, class Operation>
+  static COINFER_INLINE Float merge(Float a, Float b, Operation operation) {
+    Float even, odd;
+    L::template unzip<width>(a, b, even, odd);
+    return operation(even, odd);
+  }
+
+  /// How the vectors of a row are grouped: 4 at a time, or a multiple in rows so long that this would be over 32
+  /// groups. The maxima of the groups, lane by lane, tell where the largest and the next entry lie without a comparison
+  /// for each vector.
+  struct Groups {
+    static constexpr std::ptrdiff_t most = 32;
+    std::ptrdiff_t classes, size;  // in entries
+    explicit Groups(std::ptrdiff_t c)
+        : classes(c), size(4 * lanes * ((c + 4 * lanes * most - 1) / (4 * lanes * most))) {}
+  };
+
+  template <Input input>
+  static COINFER_INLINE Float piece(const float* row, std::ptrdiff_t j, std::ptrdiff_t classes) {
+    if (j + lanes <= classes) return entry<input>(L::load(row + j));
+    return entry<input>(L::load_first(row + j, static_cast<unsigned>(classes - j), padding<input>));
+  }
+
+  /// The largest entries of a row while it is read, lane by lane: of all of it, and of each group.
+  template <Input input>
+  struct Top {
+    Float row, group;
+    std::ptrdiff_t size, left;
+    float* maxima;
+
+    COINFER_INLINE Top(const Groups& groups, float* out)
+        : row(L::fill(padding<input>)), group(row), size(groups.size), left(size), maxima(out) {}
+
+    COINFER_INLINE void add(const float* four_vectors) {
+      Float z[4];
+      for (int k = 0; k < 4; ++k) z[k] = entry<input>(L::load(four_vectors + k * lanes));
+      add(L::max(L::max(z[0], z[1]), L::max(z[2], z[3])));
+      left -= 4 * lanes;
+      if (left == 0) {
+        left = size;
+        group = L::fill(padding<input>);
+        maxima += lanes;
       }
     }
+    COINFER_INLINE void add(Float z) {
+      group = L::max(group, z);
+      row = L::max(row, z);
+      L::store(maxima, group);
+    }
+  };
+
+  template <Input input>
+  static Float top_of_row(const float* row, const Groups& groups, float* maxima) {
+    Top<input> top(groups, maxima);
+    std::ptrdiff_t j = 0;
+    for (; j + 4 * lanes <= groups.classes; j += 4 * lanes) top.add(row + j);
+    for (; j < groups.classes; j += lanes) top.add(piece<input>(row, j, groups.classes));
+    return top.row;
+  }
+
+  /// Where the largest entry lies, and, lane by lane, the largest of the others.
+  template <Input input>
+  static COINFER_INLINE std::int32_t place(const float* row, const Groups& groups, const float* maxima,
+                                           float max_of_row, Float& second) {
+    const Float max = L::fill(max_of_row);
+    std::uint64_t where = 0;
+    int reached = 0;
+    second = L::fill(padding<input>);
+    std::ptrdiff_t from = 0;
+    if (groups.classes > groups.size) {
+      for (std::ptrdiff_t k = 0; k * groups.size < groups.classes; ++k) {
+        const Float z = L::load(maxima + lanes * k);
+        const typename L::Reach reach = L::reach(z, max);
+        second = L::max_below(reach, second, z);
+        const std::uint32_t hits = L::bits(reach);
+        where |= static_cast<std::uint64_t>(hits != 0) << k;
+        reached += L::count_bits(hits);
+      }
+      from = static_cast<std::ptrdiff_t>(L::lowest_bit(where | std::uint64_t{1} << (Groups::most - 1))) * groups.size;
+    }
+    std::ptrdiff_t label = groups.classes;
+    int in_group = 0;
+    for (std::ptrdiff_t j = from; j < from + groups.size && j < groups.classes; j += lanes) {
+      const Float z = piece<input>(row, j, groups.classes);
+      const typename L::Reach reach = L::reach(z, max);
+      second = L::max_below(reach, second, z);
+      const std::uint32_t hits = L::bits(reach);
+      const std::ptrdiff_t here = hits != 0 ? j + static_cast<std::ptrdiff_t>(L::lowest_bit(hits)) : groups.classes;
+      label = here < label ? here : label;
+      in_group += L::count_bits(hits);
+    }
+    if (reached > 1 || in_group > 1) second = max;
+    return static_cast<std::int32_t>(label);
+  }
+
+  /// The sums of one row down its lanes, and at the same time the top of another, so that one is computed while the
+  /// other is read. Every 32 vectors the sums are added to the total, which bounds the rounding error of long rows.
+  template <Input input, unsigned wants>
+  static COINFER_INLINE Sums mass_of_row(const float* row, std::ptrdiff_t classes, float max_of_row, const Scale& scale,
+                                         const float* ahead, Top<input>& top) {
+    const Float max = L::fill(max_of_row);
+    Sums total = zero(), s[2] = {total, total};
+    std::ptrdiff_t j = 0;
+    for (; j + 4 * lanes <= classes; j += 4 * lanes) {
+      for (int k = 0; k < 4; ++k) __builtin_prefetch(ahead + j + k * lanes + prefetch_distance);
+      top.add(ahead + j);
+      for (int k = 0; k < 4; k += L::chains) {
+        Float z[L::chains];
+        for (int i = 0; i < L::chains; ++i) z[i] = entry<input>(L::load(row + j + (k + i) * lanes));
+        add<input, wants>(s, z, max, scale, k);
+      }
+      if ((j & (32 * lanes - 1)) == 28 * lanes) {
+        join(s[0], s[1]);
+        join(total, s[0]);
+        s[0] = zero();
+        s[1] = s[0];
+      }
+    }
+    for (; j < classes; j += lanes) {
+      const Float z[1] = {piece<input>(row, j, classes)};
+      top.add(piece<input>(ahead, j, classes));
+      add<input, wants>(s, z, max, scale);
+    }
+    join(s[0], s[1]);
+    join(total, s[0]);
+    return total;
+  }
+
+  template <Input input, unsigned wants>
+  static std::size_t run_wide(const Task& task) noexcept {
+    Partial top, second, sum, weighted, squared;
+    alignas(64) float maxima[lanes][lanes * Groups::most];
+    alignas(64) float max[lanes];
+    alignas(64) std::int32_t label[lanes] = {};
+    const auto rows = static_cast<std::ptrdiff_t>(task.rows), classes = static_cast<std::ptrdiff_t>(task.classes);
+    const Groups groups(classes);
+    const Scale scale(task);
+    const auto larger = [](Float x, Float y) { return L::max(x, y); };
+    const auto plus = [](Float x, Float y) { return x + y; };
+    // The top of a row is taken one block ahead, and folded with fifteen others, or one row ahead where a row is long
+    // enough to be worth a fold of its own.
+    const std::ptrdiff_t lead = classes <= 128 ? lanes : 1;
+    for (std::ptrdiff_t i = 0; i < lead && i < rows; ++i) {
+      top.put(i, top_of_row<input>(task.data + i * task.stride, groups, maxima[i]));
+    }
+    std::size_t unanswered = 0;
+    for (std::ptrdiff_t row = 0; row < rows; row += lanes) {
+      const std::ptrdiff_t n = rows - row < lanes ? rows - row : lanes;
+      if (lead != 1) L::store(max, fold(top, larger));
+      for (std::ptrdiff_t i = 0; i < n; ++i) {
+        const std::ptrdiff_t slot = i & (lead - 1);
+        const float* here = task.data + (row + i) * task.stride;
+        const float* ahead = row + i + lead < rows ? here + lead * task.stride : here;
+        if (lead == 1) max[i] = L::largest(L::load(top.v));
+        Float next;
+        label[i] = place<input>(here, groups, maxima[slot], max[i], next);
+        second.put(i, next);
+        Top<input> top_ahead(groups, maxima[slot]);
+        const Sums s = mass_of_row<input, wants>(here, classes, max[i], scale, ahead, top_ahead);
+        top.put(slot, top_ahead.row);
+        weighted.put(i, s.weighted);
+        if constexpr ((wants & mass) != 0) sum.put(i, s.sum);
+        if constexpr ((wants & squares) != 0) squared.put(i, s.squares);
+      }
+      Sums sums = zero();
+      sums.weighted = fold(weighted, plus);
+      if constexpr ((wants & mass) != 0) sums.sum = fold(sum, plus);
+      if constexpr ((wants & squares) != 0) sums.squares = fold(squared, plus);
+      const Block b{L::load(max), fold(second, larger), L::load(label)};
+      unanswered += finish<input, wants>(b, sums, scale, task, row, n);
+    }
+    return unanswered;
+  }
+
+  // -------------------------------------------------------------------------------------------------------------
+  // results
+
+  template <class Lane, class Value>
+  static COINFER_INLINE void write(const Task& task, Lane* out, Value value, std::ptrdiff_t row, std::ptrdiff_t n) {
+    if (n < lanes) {
+      L::store_first(out + row, value, static_cast<unsigned>(n));
+    } else if (task.stream) {
+      L::stream(out + row, value);
+    } else {
+      L::store(out + row, value);
+    }
+  }
+
+  template <Input input, unsigned wants>
+  static COINFER_INLINE std::size_t finish(const Block& b, const Sums& s, const Scale& scale, const Task& task,
+                                           std::ptrdiff_t row, std::ptrdiff_t n) {
+    const auto put = [&](auto* out, auto value) { write(task, out, value, row, n); };
+    const Float one = L::fill(1.0F), gap = b.max - b.second;
+    if (task.label != nullptr) put(task.label, b.label);
+    if constexpr (input == Input::probs) {
+      if (task.max_prob != nullptr) put(task.max_prob, b.max);
+      if (task.margin != nullptr) put(task.margin, gap);
+      if (wants != 0 && task.entropy != nullptr) {
+        put(task.entropy, within_unit(L::fma(s.weighted, L::fill(task.inverse_entropy), one)));
+      }
+      if ((wants & squares) != 0 && task.gini != nullptr) put(task.gini, s.squares);
+    } else {
+      if (input == Input::logits && task.logit_margin != nullptr)
+        put(task.logit_margin, gap / L::fill(task.temperature));
+      if constexpr ((wants & mass) != 0) {
+        const Float inverse = one / s.sum;
+        if (task.max_prob != nullptr) put(task.max_prob, inverse);
+        if (task.margin != nullptr) {
+          const Float d[1] = {L::max(scale.least, distance<input>(b.second, b.max))};
+          Float e[1];
+          power(d, scale, e);
+          put(task.margin, within_unit((one - e[0]) * inverse));
+        }
+        if (task.energy != nullptr || task.entropy != nullptr) {
+          const Float log_sum = log2(s.sum);
+          if (task.energy != nullptr) put(task.energy, L::fma(log_sum, L::fill(task.energy_scale), b.max));
+          if (task.entropy != nullptr) {
+            const Float bits = L::fnma(s.weighted * L::fill(task.scale), inverse, log_sum);
+            put(task.entropy, within_unit(L::fnma(bits, L::fill(task.inverse_entropy), one)));
+          }
+        }
+        if ((wants & squares) != 0 && task.gini != nullptr) put(task.gini, s.squares * inverse * inverse);
+      }
+    }
+    std::uint32_t special = L::bits(L::unordered(s.weighted));
+    if constexpr (input != Input::logits) {
+      special |= L::bits((b.max == L::fill(infinity)) | (b.max == L::fill(0.0F)));
+    }
+    special &= (1U << n) - 1U;
+    std::size_t unanswered = 0;
+    for (; special != 0; special &= special - 1) {
+      unanswered +=
+          static_cast<std::size_t>(score_special(task, static_cast<std::size_t>(row + __builtin_ctz(special))));
+    }
+    return unanswered;
+  }
+
+  // --------------------------------------------------------------------------------------------------------------
+  // choice
+
+  template <Input input, unsigned wants>
+  static std::size_t run_as(const Task& task) noexcept {
+    const std::size_t unanswered =
+        task.classes <= lanes ? run_narrow<input, wants>(task) : run_wide<input, wants>(task);
     if (task.stream) L::fence();
     return unanswered;
   }
 
+  /// The kernel that computes what is wanted and little else. Where speed is no aim, fewer of them keep the build
+  /// short.
   static std::size_t run(const Task& task) noexcept {
-    const bool logs = task.entropy != nullptr;
+    const bool gini = task.gini != nullptr || !L::fast, entropy = task.entropy != nullptr || !L::fast;
+    const bool probabilities = gini || entropy || task.max_prob != nullptr || task.margin != nullptr;
     if (task.input == Input::logits) {
-      if (task.gini != nullptr) return run<Input::logits, mass | weighted | squares>(task);
-      if (logs) return run<Input::logits, mass | weighted>(task);
-      if (task.max_prob != nullptr || task.margin != nullptr || task.energy != nullptr)
-        return run<Input::logits, mass>(task);
-      return run<Input::logits, 0>(task);
+      if (gini) return run_as<Input::logits, mass | squares>(task);
+      if constexpr (L::fast) {
+        if (probabilities || task.energy != nullptr) return run_as<Input::logits, mass>(task);
+        return run_as<Input::logits, 0>(task);
+      }
     }
-    const bool only_label = !logs && task.max_prob == nullptr && task.margin == nullptr && task.gini == nullptr;
-    if (task.input == Input::tempered && !only_label) return run<Input::tempered, mass | weighted | squares>(task);
-    if (logs || task.gini != nullptr) return run<Input::probs, weighted | squares>(task);
-    return run<Input::probs, 0>(task);
+    if (task.input == Input::tempered && probabilities) return run_as<Input::tempered, mass | squares>(task);
+    if constexpr (L::fast) {
+      if (!gini && !entropy) return run_as<Input::probs, 0>(task);
+    }
+    return run_as<Input::probs, mass | squares>(task);
   }
 };
 

@@ -32,10 +32,6 @@ scoring::Kernel* kernel() {
   }
 }
 
-float clamp_to_float(double x) {
-  return static_cast<float>(std::min(x, static_cast<double>(std::numeric_limits<float>::max())));
-}
-
 template <class T>
 void advance(T*& p, std::size_t rows) {
   if (p != nullptr) p += rows;
@@ -144,8 +140,10 @@ std::size_t score(const Vectors& vectors, const Scores& out, unsigned threads) {
   task.classes = vectors.classes;
   task.input = !vectors.probs ? Input::logits : vectors.temperature == 1.0F ? Input::probs : Input::tempered;
   task.temperature = vectors.temperature;
-  task.scale = clamp_to_float((vectors.probs ? 1.0 : 1.4426950408889634) / temperature);
-  task.energy_scale = clamp_to_float(temperature * 0.6931471805599453);
+  const double scale = (vectors.probs ? 1.0 : 1.4426950408889634) / temperature;
+  task.scale = static_cast<float>(scale);
+  task.least = static_cast<float>(-125.0 / scale);
+  task.energy_scale = static_cast<float>(temperature * 0.6931471805599453);
   task.inverse_entropy =
       vectors.classes == 1 ? 0.0F : static_cast<float>(1.0 / std::log2(static_cast<double>(vectors.classes)));
   task.label = out.label;

@@ -18,8 +18,9 @@ struct Task {
   Input input;
   bool stream;  // results are too many for the caches
   float temperature;
-  float scale;            // exponents of 2 per unit of logit: log2(e) / T; for tempered probabilities 1 / T
-  float energy_scale;     // T ln 2
+  float scale;         // log2(e) / T: powers of 2 per unit of logit; 1 / T for probabilities, whose logits are in bits
+  float least;         // -125 / scale
+  float energy_scale;  // T ln 2
   float inverse_entropy;  // 1 / log2(C), the entropy of a uniform row; 0 when C = 1
   std::int32_t* label;
   float* max_prob;

@@ -12,6 +12,9 @@ namespace coinfer {
 namespace {
 
 struct Avx2 {
+  static constexpr bool fast = true;
+  static constexpr int chains = 1;
+
   struct Mask {
     __m256 lo, hi;
     friend COINFER_INLINE Mask operator|(Mask a, Mask b) {
@@ -26,6 +29,9 @@ struct Avx2 {
     }
     friend COINFER_INLINE Int operator-(Int a, Int b) {
       return {_mm256_sub_epi32(a.lo, b.lo), _mm256_sub_epi32(a.hi, b.hi)};
+    }
+    friend COINFER_INLINE Int operator|(Int a, Int b) {
+      return {_mm256_or_si256(a.lo, b.lo), _mm256_or_si256(a.hi, b.hi)};
     }
   };
 
@@ -54,6 +60,10 @@ struct Avx2 {
   static COINFER_INLINE Float fill(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
   static COINFER_INLINE Int fill(std::int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
   static COINFER_INLINE Float load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+  static COINFER_INLINE Int load(const std::int32_t* p) {
+    return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)),
+            _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 8))};
+  }
   static COINFER_INLINE Float load_first(const float* p, unsigned n, float rest) {
     const __m256i lo = first(n), hi = first(n, 8);
     const __m256 fill = _mm256_set1_ps(rest);
@@ -85,22 +95,20 @@ struct Avx2 {
     _mm256_stream_si256(reinterpret_cast<__m256i*>(p + 8), a.hi);
   }
   static COINFER_INLINE void fence() { _mm_sfence(); }
+  static COINFER_INLINE std::uint64_t lowest_bit(std::uint64_t x) { return _tzcnt_u64(x); }
+  static COINFER_INLINE int count_bits(std::uint64_t x) { return static_cast<int>(_mm_popcnt_u64(x)); }
 
   static COINFER_INLINE Float fma(Float a, Float b, Float c) {
     return {_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)};
+  }
+  static COINFER_INLINE Float fms(Float a, Float b, Float c) {
+    return {_mm256_fmsub_ps(a.lo, b.lo, c.lo), _mm256_fmsub_ps(a.hi, b.hi, c.hi)};
   }
   static COINFER_INLINE Float fnma(Float a, Float b, Float c) {
     return {_mm256_fnmadd_ps(a.lo, b.lo, c.lo), _mm256_fnmadd_ps(a.hi, b.hi, c.hi)};
   }
   static COINFER_INLINE Float max(Float a, Float b) { return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)}; }
   static COINFER_INLINE Float min(Float a, Float b) { return {_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)}; }
-  static COINFER_INLINE Float round(Float a) {
-    constexpr int nearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
-    return {_mm256_round_ps(a.lo, nearest), _mm256_round_ps(a.hi, nearest)};
-  }
-  static COINFER_INLINE Float scale(Float a, Float n) {
-    return as_float(as_int(a) + shift_left<23>(Int{_mm256_cvtps_epi32(n.lo), _mm256_cvtps_epi32(n.hi)}));
-  }
 
   static COINFER_INLINE Mask unordered(Float a) {
     return {_mm256_cmp_ps(a.lo, a.lo, _CMP_UNORD_Q), _mm256_cmp_ps(a.hi, a.hi, _CMP_UNORD_Q)};
@@ -118,6 +126,25 @@ struct Avx2 {
   }
   static COINFER_INLINE Mask none() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
 
+  static COINFER_INLINE float largest(Float a) { return largest_of_8(_mm256_max_ps(a.lo, a.hi)); }
+
+  struct Reach {
+    __m256 lo, hi;  // ones where the bound is reached
+  };
+  static COINFER_INLINE Reach reach(Float a, Float bound) {
+    return {_mm256_cmp_ps(a.lo, bound.lo, _CMP_NLT_UQ), _mm256_cmp_ps(a.hi, bound.hi, _CMP_NLT_UQ)};
+  }
+  static COINFER_INLINE std::uint32_t bits(Reach r) { return bits(Mask{r.lo, r.hi}); }
+  static COINFER_INLINE Float max_below(Reach r, Float a,
+                                        Float b) {  // ones are a NaN: then max gives its second argument
+    return {_mm256_max_ps(_mm256_or_ps(b.lo, r.lo), a.lo), _mm256_max_ps(_mm256_or_ps(b.hi, r.hi), a.hi)};
+  }
+  static COINFER_INLINE Int count_below(Reach r, Int a) {
+    const Int one = fill(1);
+    return a + one + Int{_mm256_castps_si256(r.lo), _mm256_castps_si256(r.hi)};
+  }
+  static COINFER_INLINE Int select_below(Reach r, Int yes, Int no) { return select(Mask{r.lo, r.hi}, no, yes); }
+
   static COINFER_INLINE Int as_int(Float a) { return {_mm256_castps_si256(a.lo), _mm256_castps_si256(a.hi)}; }
   static COINFER_INLINE Float as_float(Int a) { return {_mm256_castsi256_ps(a.lo), _mm256_castsi256_ps(a.hi)}; }
   static COINFER_INLINE Float to_float(Int a) { return {_mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)}; }
@@ -128,6 +155,23 @@ struct Avx2 {
   template <int count>
   static COINFER_INLINE Int shift_right(Int a) {
     return {_mm256_srai_epi32(a.lo, count), _mm256_srai_epi32(a.hi, count)};
+  }
+
+  template <int width>
+  static COINFER_INLINE void unzip(Float a, Float b, Float& even, Float& odd) {
+    if constexpr (width == 8) {
+      even = {a.lo, b.lo};
+      odd = {a.hi, b.hi};
+    } else if constexpr (width == 4) {
+      even = {_mm256_permute2f128_ps(a.lo, a.hi, 0x20), _mm256_permute2f128_ps(b.lo, b.hi, 0x20)};
+      odd = {_mm256_permute2f128_ps(a.lo, a.hi, 0x31), _mm256_permute2f128_ps(b.lo, b.hi, 0x31)};
+    } else if constexpr (width == 2) {
+      even = {_mm256_shuffle_ps(a.lo, b.lo, 0x44), _mm256_shuffle_ps(a.hi, b.hi, 0x44)};
+      odd = {_mm256_shuffle_ps(a.lo, b.lo, 0xEE), _mm256_shuffle_ps(a.hi, b.hi, 0xEE)};
+    } else {
+      even = {_mm256_shuffle_ps(a.lo, b.lo, 0x88), _mm256_shuffle_ps(a.hi, b.hi, 0x88)};
+      odd = {_mm256_shuffle_ps(a.lo, b.lo, 0xDD), _mm256_shuffle_ps(a.hi, b.hi, 0xDD)};
+    }
   }
 
   static COINFER_INLINE void columns4(const float* p, std::ptrdiff_t stride, Float out[4]) {
@@ -157,6 +201,11 @@ struct Avx2 {
   }
 
  private:
+  static COINFER_INLINE float largest_of_8(__m256 a) {
+    __m128 m = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+    return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
+  }
   /// Lanes `from`, `from + 1`, ... below n are all ones.
   static COINFER_INLINE __m256i first(unsigned n, int from = 0) {
     const __m256i lane = _mm256_add_epi32(_mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0), _mm256_set1_epi32(from));

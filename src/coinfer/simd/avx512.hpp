@@ -12,6 +12,9 @@ namespace coinfer {
 namespace {
 
 struct Avx512 {
+  static constexpr bool fast = true;
+  static constexpr int chains = 2;
+
   struct Mask {
     __mmask16 k;
     friend COINFER_INLINE Mask operator|(Mask a, Mask b) { return {static_cast<__mmask16>(a.k | b.k)}; }
@@ -21,6 +24,7 @@ struct Avx512 {
     __m512i v;
     friend COINFER_INLINE Int operator+(Int a, Int b) { return {_mm512_add_epi32(a.v, b.v)}; }
     friend COINFER_INLINE Int operator-(Int a, Int b) { return {_mm512_sub_epi32(a.v, b.v)}; }
+    friend COINFER_INLINE Int operator|(Int a, Int b) { return {_mm512_or_si512(a.v, b.v)}; }
   };
 
   struct Float {
@@ -36,6 +40,7 @@ struct Avx512 {
   static COINFER_INLINE Float fill(float x) { return {_mm512_set1_ps(x)}; }
   static COINFER_INLINE Int fill(std::int32_t x) { return {_mm512_set1_epi32(x)}; }
   static COINFER_INLINE Float load(const float* p) { return {_mm512_loadu_ps(p)}; }
+  static COINFER_INLINE Int load(const std::int32_t* p) { return {_mm512_loadu_si512(p)}; }
   static COINFER_INLINE Float load_first(const float* p, unsigned n, float rest) {
     return {_mm512_mask_loadu_ps(_mm512_set1_ps(rest), first(n), p)};
   }
@@ -48,15 +53,14 @@ struct Avx512 {
   static COINFER_INLINE void stream(float* p, Float a) { _mm512_stream_ps(p, a.v); }
   static COINFER_INLINE void stream(std::int32_t* p, Int a) { _mm512_stream_si512(reinterpret_cast<__m512i*>(p), a.v); }
   static COINFER_INLINE void fence() { _mm_sfence(); }
+  static COINFER_INLINE std::uint64_t lowest_bit(std::uint64_t x) { return _tzcnt_u64(x); }
+  static COINFER_INLINE int count_bits(std::uint64_t x) { return static_cast<int>(_mm_popcnt_u64(x)); }
 
   static COINFER_INLINE Float fma(Float a, Float b, Float c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+  static COINFER_INLINE Float fms(Float a, Float b, Float c) { return {_mm512_fmsub_ps(a.v, b.v, c.v)}; }
   static COINFER_INLINE Float fnma(Float a, Float b, Float c) { return {_mm512_fnmadd_ps(a.v, b.v, c.v)}; }
   static COINFER_INLINE Float max(Float a, Float b) { return {_mm512_max_ps(a.v, b.v)}; }
   static COINFER_INLINE Float min(Float a, Float b) { return {_mm512_min_ps(a.v, b.v)}; }
-  static COINFER_INLINE Float round(Float a) {
-    return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
-  }
-  static COINFER_INLINE Float scale(Float a, Float n) { return {_mm512_scalef_ps(a.v, n.v)}; }
 
   static COINFER_INLINE Mask unordered(Float a) { return {_mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q)}; }
   static COINFER_INLINE Mask not_at_least(Float a, Float b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_NGE_UQ)}; }
@@ -64,6 +68,25 @@ struct Avx512 {
   static COINFER_INLINE Int select(Mask m, Int yes, Int no) { return {_mm512_mask_blend_epi32(m.k, no.v, yes.v)}; }
   static COINFER_INLINE std::uint32_t bits(Mask m) { return m.k; }
   static COINFER_INLINE Mask none() { return {0}; }
+
+  static COINFER_INLINE float largest(Float a) {
+    return largest_of_8(_mm256_max_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1)));
+  }
+
+  struct Reach {
+    __mmask16 below;
+  };
+  static COINFER_INLINE Reach reach(Float a, Float bound) { return {_mm512_cmp_ps_mask(a.v, bound.v, _CMP_LT_OQ)}; }
+  static COINFER_INLINE std::uint32_t bits(Reach r) { return r.below ^ 0xFFFFU; }
+  static COINFER_INLINE Float max_below(Reach r, Float a, Float b) {
+    return {_mm512_mask_max_ps(a.v, r.below, a.v, b.v)};
+  }
+  static COINFER_INLINE Int count_below(Reach r, Int a) {
+    return {_mm512_mask_add_epi32(a.v, r.below, a.v, _mm512_set1_epi32(1))};
+  }
+  static COINFER_INLINE Int select_below(Reach r, Int yes, Int no) {
+    return {_mm512_mask_blend_epi32(r.below, no.v, yes.v)};
+  }
 
   static COINFER_INLINE Int as_int(Float a) { return {_mm512_castps_si512(a.v)}; }
   static COINFER_INLINE Float as_float(Int a) { return {_mm512_castsi512_ps(a.v)}; }
@@ -75,6 +98,23 @@ struct Avx512 {
   template <int count>
   static COINFER_INLINE Int shift_right(Int a) {
     return {_mm512_srai_epi32(a.v, count)};
+  }
+
+  template <int width>
+  static COINFER_INLINE void unzip(Float a, Float b, Float& even, Float& odd) {
+    if constexpr (width == 8) {
+      even = {_mm512_shuffle_f32x4(a.v, b.v, 0x44)};
+      odd = {_mm512_shuffle_f32x4(a.v, b.v, 0xEE)};
+    } else if constexpr (width == 4) {
+      even = {_mm512_shuffle_f32x4(a.v, b.v, 0x88)};
+      odd = {_mm512_shuffle_f32x4(a.v, b.v, 0xDD)};
+    } else if constexpr (width == 2) {
+      even = {_mm512_shuffle_ps(a.v, b.v, 0x44)};
+      odd = {_mm512_shuffle_ps(a.v, b.v, 0xEE)};
+    } else {
+      even = {_mm512_shuffle_ps(a.v, b.v, 0x88)};
+      odd = {_mm512_shuffle_ps(a.v, b.v, 0xDD)};
+    }
   }
 
   static COINFER_INLINE void columns4(const float* p, std::ptrdiff_t stride, Float out[4]) {
@@ -96,6 +136,11 @@ struct Avx512 {
   }
 
  private:
+  static COINFER_INLINE float largest_of_8(__m256 a) {
+    __m128 m = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+    return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
+  }
   static COINFER_INLINE __mmask16 first(unsigned n) { return static_cast<__mmask16>((1U << n) - 1U); }
   static COINFER_INLINE __m512 every_fourth(const float* p, std::ptrdiff_t stride) {
     __m512 v = _mm512_castps128_ps512(_mm_loadu_ps(p));

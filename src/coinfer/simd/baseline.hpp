@@ -11,12 +11,17 @@
 #include <cstddef>
 #include <cstdint>
 
-#define COINFER_INLINE inline __attribute__((always_inline))
+#define COINFER_INLINE inline
 
 namespace coinfer {
 namespace {
 
 struct Baseline {
+  static constexpr bool fast = false;  // here to be correct: kernels may trade its speed for a shorter build
+  /// How many chains of dependent operations a kernel should interleave to keep the CPU busy without running out of
+  /// registers.
+  static constexpr int chains = 1;
+
   struct Mask {
     std::uint32_t k;
     friend COINFER_INLINE Mask operator|(Mask a, Mask b) { return {a.k | b.k}; }
@@ -35,6 +40,9 @@ struct Baseline {
     }
     friend COINFER_INLINE Int operator-(const Int& a, const Int& b) {
       return each([&](int i) { return wrap(bits_of(a.v[i]) - bits_of(b.v[i])); });
+    }
+    friend COINFER_INLINE Int operator|(const Int& a, const Int& b) {
+      return each([&](int i) { return a.v[i] | b.v[i]; });
     }
     template <class Lane>
     static COINFER_INLINE Int each(Lane lane) {
@@ -83,6 +91,9 @@ struct Baseline {
   static COINFER_INLINE Float load(const float* p) {
     return Float::each([&](int i) { return p[i]; });
   }
+  static COINFER_INLINE Int load(const std::int32_t* p) {
+    return Int::each([&](int i) { return p[i]; });
+  }
   /// The first n lanes from memory, nothing behind them is touched; the other lanes hold `rest`.
   static COINFER_INLINE Float load_first(const float* p, unsigned n, float rest) {
     return Float::each([&](int i) { return i < static_cast<int>(n) ? p[i] : rest; });
@@ -99,9 +110,18 @@ struct Baseline {
   static COINFER_INLINE void stream(float* p, const Float& a) { store(p, a); }
   static COINFER_INLINE void stream(std::int32_t* p, const Int& a) { store(p, a); }
   static COINFER_INLINE void fence() {}
+  /// The index of the lowest bit that is set, anything if there is none.
+  static COINFER_INLINE std::uint64_t lowest_bit(std::uint64_t x) {
+    return static_cast<std::uint64_t>(__builtin_ctzll(x | std::uint64_t{1} << 63));
+  }
+  static COINFER_INLINE int count_bits(std::uint64_t x) { return __builtin_popcountll(x); }
 
   static COINFER_INLINE Float fma(const Float& a, const Float& b, const Float& c) {
     return Float::each([&](int i) { return __builtin_fmaf(a.v[i], b.v[i], c.v[i]); });
+  }
+  /// a * b - c
+  static COINFER_INLINE Float fms(const Float& a, const Float& b, const Float& c) {
+    return Float::each([&](int i) { return __builtin_fmaf(a.v[i], b.v[i], -c.v[i]); });
   }
   /// c - a * b
   static COINFER_INLINE Float fnma(const Float& a, const Float& b, const Float& c) {
@@ -113,19 +133,6 @@ struct Baseline {
   }
   static COINFER_INLINE Float min(const Float& a, const Float& b) {
     return Float::each([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; });
-  }
-  /// To the nearest integer, ties to even.
-  static COINFER_INLINE Float round(const Float& a) {
-    constexpr float big = 12582912.0F;  // 1.5 * 2^23: adding it leaves no bit for a fraction
-    return Float::each([&](int i) {
-      const float x = a.v[i];
-      return x > -4194304.0F && x < 4194304.0F ? __builtin_copysignf((x + big) - big, x) : x;
-    });
-  }
-  /// a * 2^n for a in [0.5, 2] and integral n in [-126, 0]; a NaN stays NaN.
-  static COINFER_INLINE Float scale(const Float& a, const Float& n) {
-    const Int shift = Int::each([&](int i) { return n.v[i] == n.v[i] ? static_cast<std::int32_t>(n.v[i]) : 0; });
-    return as_float(as_int(a) + shift_left<23>(shift));
   }
 
   static COINFER_INLINE Mask unordered(const Float& a) {
@@ -144,6 +151,31 @@ struct Baseline {
   /// Lane i as bit i.
   static COINFER_INLINE std::uint32_t bits(Mask m) { return m.k; }
   static COINFER_INLINE Mask none() { return {0}; }
+
+  /// The largest lane: 16 are folded to 8, to 4, to 2, to 1.
+  static COINFER_INLINE float largest(const Float& a) {
+    Float r = a;
+    for (int n = 8; n > 0; n /= 2) {
+      for (int i = 0; i < n; ++i) r.v[i] = r.v[i] > r.v[i + n] ? r.v[i] : r.v[i + n];
+    }
+    return r.v[0];
+  }
+
+  /// Which lanes reach a bound, that is, are not below it; so a NaN does.
+  struct Reach {
+    std::uint32_t k;
+  };
+  static COINFER_INLINE Reach reach(const Float& a, const Float& bound) {
+    return {Mask::each([&](int i) { return !(a.v[i] < bound.v[i]); }).k};
+  }
+  static COINFER_INLINE std::uint32_t bits(Reach r) { return r.k; }
+  /// The larger of a and b where b's bound is not reached; elsewhere a.
+  static COINFER_INLINE Float max_below(Reach r, const Float& a, const Float& b) {
+    return select(Mask{r.k}, a, Float::each([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; }));
+  }
+  /// a + 1 where the bound is not reached.
+  static COINFER_INLINE Int count_below(Reach r, const Int& a) { return select(Mask{r.k}, a, a + fill(1)); }
+  static COINFER_INLINE Int select_below(Reach r, const Int& yes, const Int& no) { return select(Mask{r.k}, no, yes); }
 
   static COINFER_INLINE Int as_int(const Float& a) {
     Int r;
@@ -166,6 +198,21 @@ struct Baseline {
   template <int count>
   static COINFER_INLINE Int shift_right(const Int& a) {
     return Int::each([&](int i) { return a.v[i] >> count; });
+  }
+
+  /// The even and the odd runs of `width` lanes, those of a before those of b: over all lanes for a width of 8 or 4,
+  /// inside every four lanes for 2 or 1. Adding the two halves the lanes per sum; four steps turn sixteen rows into one
+  /// register.
+  template <int width>
+  static COINFER_INLINE void unzip(const Float& a, const Float& b, Float& even, Float& odd) {
+    constexpr int group = width >= 4 ? 16 : 4;
+    const auto lane = [&](int i, int which) {
+      const int at = i % group, run = at % (group / 2);
+      const int from = i - at + 2 * width * (run / width) + width * which + run % width;
+      return at < group / 2 ? a.v[from] : b.v[from];
+    };
+    even = Float::each([&](int i) { return lane(i, 0); });
+    odd = Float::each([&](int i) { return lane(i, 1); });
   }
 
   /// Columns 0 to 3 of sixteen rows that start `stride` floats apart: out[k] holds entry k of every row.
