@@ -16,9 +16,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import scoring_peers as peers
-
 import coinfer as ci
+import scoring_peers as peers
 from coinfer import _core
 
 CLASSES = [2, 10, 33, 100, 1000]
@@ -90,7 +89,9 @@ def main():
         best = {}
         for name, call in {"score": ci.score, "scores": ci.scores, "numpy": peers.with_numpy}.items():
             repeats = 300 if name == "numpy" else 3000
-            best[name] = min(seconds(lambda c=call, n=repeats: [c(z) for _ in range(n)]) / repeats for _ in range(30))
+            best[name] = min(
+                seconds(lambda c=call, n=repeats, t=z: [c(t) for _ in range(n)]) / repeats for _ in range(30)
+            )
         write(f"| {rows} rows | " + " | ".join(f"{best[name] * 1e6:.2f} us" for name in best) + " |\n")
 
 
