@@ -14,11 +14,11 @@ inline constexpr std::size_t status_count = 6;
 
 /// A class index >= 0 is an answer; -1 is none; below that stands an abstention ("I don't know") by the class -2 -
 /// label. An abstention is never settled on while a stage remains, never a vote, and always incorrect.
-inline constexpr Label abstention(Label label) noexcept { return -2 - label; }
-inline constexpr bool abstains(Label label) noexcept { return label < no_answer; }
+constexpr Label abstention(Label label) noexcept { return -2 - label; }
+constexpr bool abstains(Label label) noexcept { return label < no_answer; }
 
 /// The status of a request that ended with `best` as its answer. `missing`: a member of its last stage gave no answer.
-inline constexpr Status conclude(Label best, bool missing, bool late) noexcept {
+constexpr Status conclude(Label best, bool missing, bool late) noexcept {
   if (best == no_answer) return late ? Status::expired : Status::failed;
   return missing || late ? Status::degraded : Status::answered;
 }

@@ -11,7 +11,7 @@ namespace coinfer {
 
 using Block = std::array<std::uint32_t, 4>;
 
-inline constexpr Block philox(Block counter, std::array<std::uint32_t, 2> key) noexcept {
+constexpr Block philox(Block counter, std::array<std::uint32_t, 2> key) noexcept {
   for (int round = 0; round < 10; ++round) {
     const std::uint64_t a = std::uint64_t{0xD2511F53U} * counter[0];
     const std::uint64_t b = std::uint64_t{0xCD9E8D57U} * counter[2];
