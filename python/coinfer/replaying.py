@@ -311,9 +311,9 @@ class Run:
         by_model = dict.fromkeys(self.predictions.models, 0.0)
         for lane in range(lanes):
             for stage, node in enumerate(self._stage_names(lane, "nodes")):
-                by_node[node] += settled[lane, stage] / n
+                by_node[node] += float(settled[lane, stage]) / n
             for stage, model in enumerate(self._stage_names(lane, "models")):
-                by_model[model] = by_model.get(model, 0.0) + settled[lane, stage] / n
+                by_model[model] = by_model.get(model, 0.0) + float(settled[lane, stage]) / n
         accuracy = None
         if tally["labelled"]:
             weight = tally["sample_weight"].astype(np.float64)
@@ -419,7 +419,7 @@ def replay(
     ...     {"device": "small", "cloud": "large"}, delay_ms=[20], service_ms=[1, 5], price_usd=[0, 1e-4])
     >>> trace = ci.Trace(arrival_ns=np.arange(3) * 1000, ingress=["device"] * 3, sample=[0, 1, 2])
     >>> run = ci.replay(trace, preds, net, ci.Forward(score="confidence", thresholds=[0.5]))
-    >>> float(run.summary.accuracy), run.summary.latency_us.max, run.summary.settled_by_node["cloud"].__round__(3)
+    >>> float(run.summary.accuracy), run.summary.latency_us.max, round(run.summary.settled_by_node["cloud"], 3)
     (1.0, 46000.0, 0.333)
     """
     _check_seed(seed)
