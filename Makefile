@@ -113,9 +113,11 @@ format: $(STAMPS)/lint ## rewrite sources with ruff and clang-format
 	@$(RUN) ruff format
 	@$(CPP_FILES) | $(RUN) xargs clang-format -i
 
-bench: $(STAMPS)/package $(STAMPS)/test ## benchmarks at full size
+bench: $(STAMPS)/package $(STAMPS)/test ## benchmarks at full size, then the tables of docs/PERFORMANCE.md
+	$(SAY) 'Benchmarks'
 	@mkdir -p build
 	@$(PYTEST) bench --benchmark-only --benchmark-json=build/benchmarks.json
+	@for table in bench/table_*.py; do echo "==> $$table"; $(VENV)/bin/python "$$table" || exit; done
 
 clean: ## remove .venv, build/ and caches
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .benchmarks .hypothesis
