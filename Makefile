@@ -39,10 +39,10 @@ print(*(groups | table["project"]["optional-dependencies"])[sys.argv[1]], sep="\
 endef
 export NAMES
 
-.PHONY: help demo install test test-cpp asan tsan lint ruff mypy clang-format clang-tidy format bench clean
+.PHONY: help demo install test test-cpp asan test-docs test-bench test-python tsan lint ruff mypy clang-format clang-tidy format bench clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 demo: install ## build and install into .venv, then run `coinfer demo`
 	$(SAY) 'coinfer demo'
@@ -50,20 +50,27 @@ demo: install ## build and install into .venv, then run `coinfer demo`
 
 install: $(STAMPS)/package ## build and install into .venv
 
-test: $(STAMPS)/package $(STAMPS)/test ## Python tests, doctests, benchmarks as checks, C++ tests plain and sanitized
-	$(MAKE) --no-print-directory test-cpp asan
-	$(SAY) 'Doctests of the installed package'
-	@$(PYTEST) --doctest-modules --pyargs coinfer
-	$(SAY) "Benchmarks as correctness checks"
-	$(if $(wildcard bench/test_*.py),@$(PYTEST) bench --benchmark-disable)
-	$(SAY) 'Python tests'
-	@$(PYTEST) tests
+test: test-cpp asan test-docs test-bench test-python ## all of the next five; `make -k test` goes on after one that fails
 
 test-cpp: $(STAMPS)/build ## C++ tests, release build
 	$(call preset,release)
 
 asan: $(STAMPS)/build ## C++ tests under the address and undefined-behaviour sanitizers
 	$(call preset,asan)
+
+test-docs test-bench test-python: $(STAMPS)/package $(STAMPS)/test
+
+test-docs: ## examples in the documentation of the installed package
+	$(SAY) 'Doctests of the installed package'
+	@$(PYTEST) --doctest-modules --pyargs coinfer
+
+test-bench: ## benchmarks as checks of their results, on small inputs
+	$(SAY) 'Benchmarks as checks'
+	@$(PYTEST) bench --benchmark-disable
+
+test-python: ## Python tests
+	$(SAY) 'Python tests'
+	@$(PYTEST) tests
 
 tsan: $(STAMPS)/build ## C++ tests under the thread sanitizer
 	$(call preset,tsan,$(STILL))
@@ -78,7 +85,7 @@ define preset
 	@$(RUN) $(2) ctest --preset $(1)
 endef
 
-lint: ruff mypy clang-format clang-tidy ## all four; `make -k lint` goes on after one that fails
+lint: ruff mypy clang-format clang-tidy ## ruff, mypy, clang-format, clang-tidy; `make -k lint` goes on after one that fails
 
 ruff mypy clang-format clang-tidy: $(STAMPS)/build $(STAMPS)/run $(STAMPS)/lint
 
@@ -106,9 +113,11 @@ format: $(STAMPS)/lint ## rewrite sources with ruff and clang-format
 	@$(RUN) ruff format
 	@$(CPP_FILES) | $(RUN) xargs clang-format -i
 
-bench: $(STAMPS)/package $(STAMPS)/test ## benchmarks at full size
+bench: $(STAMPS)/package $(STAMPS)/test ## benchmarks at full size, then the tables of docs/PERFORMANCE.md
+	$(SAY) 'Benchmarks'
 	@mkdir -p build
 	@$(PYTEST) bench --benchmark-only --benchmark-json=build/benchmarks.json
+	@for table in bench/table_*.py; do echo "==> $$table"; $(VENV)/bin/python "$$table" || exit; done
 
 clean: ## remove .venv, build/ and caches
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .benchmarks .hypothesis

@@ -66,7 +66,12 @@ struct Avx512 {
   static COINFER_INLINE Mask not_at_least(Float a, Float b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_NGE_UQ)}; }
   static COINFER_INLINE Float select(Mask m, Float yes, Float no) { return {_mm512_mask_blend_ps(m.k, no.v, yes.v)}; }
   static COINFER_INLINE Int select(Mask m, Int yes, Int no) { return {_mm512_mask_blend_epi32(m.k, no.v, yes.v)}; }
-  static COINFER_INLINE std::uint32_t bits(Mask m) { return m.k; }
+  static COINFER_INLINE std::uint32_t bits(Mask m) {
+    std::uint32_t k = m.k;
+    // Through a general register: where these are short, g++ 12 widens a mask by storing its 16 bits and loading 64.
+    asm("" : "+r"(k));
+    return k;
+  }
   static COINFER_INLINE Mask none() { return {0}; }
 
   static COINFER_INLINE float largest(Float a) {
