@@ -1,7 +1,7 @@
-"""The contestants of `test_score`: label, max_prob, margin and entropy of a table of logits, as their users would write it.
+"""The contestants of `test_score`: label, max_prob, margin and entropy of logits, as their users would write it.
 
-Each takes (z, out), where out holds the four result arrays. "Chunked" means temporaries of 1 MiB, which stay in the cache:
-whole-array NumPy mostly measures page faults.
+Each takes (z, out), where out holds the four result arrays. "Chunked" means temporaries of 1 MiB, which stay in the
+cache: whole-array NumPy mostly measures page faults.
 """
 
 from __future__ import annotations
@@ -61,7 +61,12 @@ def with_numpy(z):
     total = e.sum(axis=1)
     two = np.partition(e, classes - 2, axis=1)[:, classes - 2 :]
     spread = np.log(total) - (e * t).sum(axis=1) / total
-    return z.argmax(axis=1), two[:, 1] / total, (two[:, 1] - two[:, 0]) / total, 1 - spread / np.float32(math.log(classes))
+    return (
+        z.argmax(axis=1),
+        two[:, 1] / total,
+        (two[:, 1] - two[:, 0]) / total,
+        1 - spread / np.float32(math.log(classes)),
+    )
 
 
 def with_scipy(z):
@@ -77,7 +82,12 @@ def with_torch(z):
     p = logp.exp()
     two, labels = p.topk(2, dim=1)
     spread = -(p * logp).sum(dim=1)
-    return labels[:, 0].numpy(), two[:, 0].numpy(), (two[:, 0] - two[:, 1]).numpy(), (1 - spread / math.log(z.shape[1])).numpy()
+    return (
+        labels[:, 0].numpy(),
+        two[:, 0].numpy(),
+        (two[:, 0] - two[:, 1]).numpy(),
+        (1 - spread / math.log(z.shape[1])).numpy(),
+    )
 
 
 @numba.njit(nogil=True)

@@ -10,9 +10,9 @@ import os
 
 import numpy as np
 import pytest
-import scoring_peers as peers
 
 import coinfer as ci
+import scoring_peers as peers
 from coinfer import _core
 
 CLASSES = [2, 10, 33, 100, 1000]

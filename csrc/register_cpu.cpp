@@ -31,8 +31,7 @@ void register_cpu(py::module_& module) {
   cpu.def("implementation", [] { return std::string(name(implementation())); });
   cpu.def("force", [](const std::string& isa) { force(isa); }, py::arg("isa"));
   cpu.def("forced", [] { return std::string(forced()); });
-  cpu.def(
-      "read_floor", [](const Floats& data) { return read_floor(view(data)); }, py::arg("data").noconvert());
+  cpu.def("read_floor", [](const Floats& data) { return read_floor(view(data)); }, py::arg("data").noconvert());
   cpu.def(
       "read_write_floor",
       [](const Floats& data, Floats& out) {

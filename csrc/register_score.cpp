@@ -87,7 +87,8 @@ bool parse_probs(PyObject* given) {
 
 float parse_temperature(PyObject* given) {
   const double value = PyFloat_AsDouble(given);
-  if (PyErr_Occurred() != nullptr || !(value >= lowest_temperature && value <= highest_temperature)) {
+  const bool allowed = value >= lowest_temperature && value <= highest_temperature;  // false for NaN
+  if (PyErr_Occurred() != nullptr || !allowed) {
     PyErr_Clear();
     raise("BadValueError", "temperature is " + text(given) + "; it must be a number between 1e-30 and 1e30");
   }

@@ -16,9 +16,9 @@
 // A row's bits depend on its own values and on C alone: not on its position, the batch, strides, alignment, threads or
 // ISA, nor on which results are wanted.
 //
-// Error against float64, from logits: at most 5e-7 in max_prob and margin, 1e-6 in entropy and gini, 5e-7 of the largest
-// of |z1|, T and itself in energy, 2e-7 of itself in logit_margin; from probabilities 2e-6. Measured over C = 2 to 2000,
-// T = 0.05 to 20, with ties, -inf and denormals: half of that at most. Labels are exact.
+// Error against float64, from logits: at most 5e-7 in max_prob and margin, 1e-6 in entropy and gini, 5e-7 of the
+// largest of |z1|, T and itself in energy, 2e-7 of itself in logit_margin; from probabilities 2e-6. Measured over C = 2
+// to 2000, T = 0.05 to 20, with ties, -inf and denormals: half of that at most. Labels are exact.
 #pragma once
 
 #include <array>
