@@ -1,6 +1,6 @@
 """Print the table of ratios of docs/PERFORMANCE.md: ours to the memory floor, peers to ours.
 
-Contestants take turns and the least of all turns counts, because a machine is seldom ours alone. Peers see an eighth of
+Contestants take turns and the least CPU time of all turns counts, because a machine is seldom ours alone. Peers see an eighth of
 the table, which is still past every cache. COINFER_BENCH_BYTES sets the size of the table (default 640 million),
 COINFER_BENCH_TURNS how many turns there are.
 """
@@ -21,7 +21,6 @@ import scoring_peers as peers
 from coinfer import _core
 
 CLASSES = [2, 10, 33, 100, 1000]
-LINE = 64
 
 
 def cpu_name():
@@ -35,6 +34,11 @@ def seconds(function, *arguments):
     start = time.thread_time()
     function(*arguments)
     return time.thread_time() - start
+
+
+def repeat(function, argument, times):
+    for _ in range(times):
+        function(argument)
 
 
 def least(contestants, turns):
@@ -89,9 +93,7 @@ def main():
         best = {}
         for name, call in {"score": ci.score, "scores": ci.scores, "numpy": peers.with_numpy}.items():
             repeats = 300 if name == "numpy" else 3000
-            best[name] = min(
-                seconds(lambda c=call, n=repeats, t=z: [c(t) for _ in range(n)]) / repeats for _ in range(30)
-            )
+            best[name] = min(seconds(repeat, call, z, repeats) / repeats for _ in range(30))
         write(f"| {rows} rows | " + " | ".join(f"{best[name] * 1e6:.2f} us" for name in best) + " |\n")
 
 

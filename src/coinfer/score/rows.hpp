@@ -56,8 +56,7 @@ struct Rows {
     explicit Scale(const Task& task) : least(L::fill(task.least)), scale(L::fill(task.scale)) {}
   };
 
-  // ------------------------------------------------------------------------------------------------- elementary
-  // functions
+  // ----- elementary functions
 
   /// exp(d / T) for least <= d <= 0: relative error 1.6e-7, exactly 1 at 0. Adding 1.5 * 2^23 rounds the power of 2 to
   /// an integer, which then stands in the lowest bits, from where it is shifted to the exponent.
@@ -69,8 +68,8 @@ struct Rows {
     for (int k = 0; k < n; ++k) whole[k] = L::fma(d[k], scale.scale, big);
     for (int k = 0; k < n; ++k) rest[k] = L::fms(d[k], scale.scale, whole[k] - big);
     for (int k = 0; k < n; ++k) e[k] = L::fill(0x1.5bba14p-10F);
-    for (int i = 0; i < 5; ++i) {
-      for (int k = 0; k < n; ++k) e[k] = L::fma(rest[k], e[k], L::fill(c[i]));
+    for (const float coefficient : c) {
+      for (int k = 0; k < n; ++k) e[k] = L::fma(rest[k], e[k], L::fill(coefficient));
     }
     for (int k = 0; k < n; ++k) {
       e[k] = L::as_float(L::as_int(e[k]) + L::template shift_left<23>(L::as_int(whole[k])));
@@ -101,7 +100,7 @@ struct Rows {
 
   static COINFER_INLINE Float within_unit(Float x) { return L::min(L::max(x, L::fill(0.0F)), L::fill(1.0F)); }
 
-  // -------------------------------------------------------------------------------------------------------- one vector
+  // ----- one vector
 
   template <Input input>
   static constexpr float padding = input == Input::logits ? -infinity : 0.0F;
@@ -153,8 +152,7 @@ struct Rows {
     s.squares = s.squares + more.squares;
   }
 
-  // ---------------------------------------------------------------------------------------------------- up to 16
-  // classes
+  // ----- up to 16 classes
 
   /// Transpose sixteen rows to columns, entry j of all of them at 16 j, and return the largest of each row. Rows
   /// shorter than four entries are read four at a time: unless they lie in pairs, two floats behind the last row must
@@ -170,15 +168,15 @@ struct Rows {
       return L::max(entry<input>(out[0]), entry<input>(out[1]));
     }
     Float max = L::fill(padding<input>);
-    for (std::ptrdiff_t j = classes - 4;; j -= 4) {
-      if (j < 0) j = 0;  // overlap rather than reach out
+    for (std::ptrdiff_t end = classes; end > 0; end -= 4) {
+      const std::ptrdiff_t j = end < 4 ? 0 : end - 4;  // overlap rather than reach out
       L::columns4(rows + j, stride, out);
       for (std::ptrdiff_t k = 0; k < 4; ++k) {
         L::store(columns + lanes * (j + k), out[k]);
         if (k < classes) max = L::max(max, entry<input>(out[k]));
       }
-      if (j == 0) return max;
     }
+    return max;
   }
 
   /// A copy of n <= 16 rows, padded with zeros to sixteen rows of `lanes` floats.
@@ -223,6 +221,31 @@ struct Rows {
     sums = s[0];
   }
 
+  /// The same for two classes, of which one has e = 1: equal bits for less work. Returns the other e.
+  template <unsigned wants>
+  static COINFER_INLINE Float pair(Float z, Float other, const Scale& scale, Block& b, Sums& sums) {
+    const Float one = L::fill(1.0F), none = L::fill(0.0F);
+    b.max = L::max(other, z);  // in this order and the next a NaN is either the larger or the smaller
+    b.second = L::min(z, other);
+    b.label = L::select(other > z, L::fill(1), L::fill(0));
+    const Float d[1] = {L::max(scale.least, (b.second - b.max) + (b.max - b.max))};
+    Float e[1];
+    power(d, scale, e);
+    sums.sum = e[0] + one;
+    sums.weighted = L::fma(e[0], d[0], none);
+    if constexpr ((wants & squares) != 0) sums.squares = L::fma(e[0], e[0], none) + one;
+    return e[0];
+  }
+
+  /// Ask for the block that lies a page ahead.
+  static COINFER_INLINE void fetch(const float* rows, std::ptrdiff_t stride) {
+    if (0 < stride && stride <= lanes) {
+      for (std::ptrdiff_t k = 0; k < stride; ++k) __builtin_prefetch(rows + lanes * k + prefetch_distance);
+    } else {
+      for (std::ptrdiff_t i = 0; i < lanes; ++i) __builtin_prefetch(rows + (2 * lanes + i) * stride);
+    }
+  }
+
   template <Input input, unsigned wants>
   static std::size_t run_narrow(const Task& task) noexcept {
     alignas(64) float columns[lanes * (lanes + 4)], padded[lanes * lanes];
@@ -233,6 +256,7 @@ struct Rows {
     for (std::ptrdiff_t row = 0; row < rows; row += lanes) {
       const std::ptrdiff_t n = rows - row < lanes ? rows - row : lanes;
       const float* data = task.data + row * task.stride;
+      fetch(data, task.stride);
       Block b;
       Sums sums;
       if (n == lanes && direct) {
@@ -241,14 +265,18 @@ struct Rows {
         pad(data, task.stride, n, classes, padded);
         b.max = transpose<input>(padded, lanes, classes, columns);
       }
-      narrow<input, wants>(columns, task, scale, b, sums);
-      unanswered += finish<input, wants>(b, sums, scale, task, row, n);
+      if (input == Input::logits && (wants & mass) != 0 && classes == 2) {
+        const Float e2 = pair<wants>(L::load(columns), L::load(columns + lanes), scale, b, sums);
+        unanswered += finish<input, wants>(b, sums, scale, task, row, n, &e2);
+      } else {
+        narrow<input, wants>(columns, task, scale, b, sums);
+        unanswered += finish<input, wants>(b, sums, scale, task, row, n);
+      }
     }
     return unanswered;
   }
 
-  // ------------------------------------------------------------------------------------------------ more than 16
-  // classes
+  // ----- more than 16 classes
 
   /// The lanes of a block's rows: 16 floats for each of 16 rows.
   struct Partial {
@@ -282,6 +310,7 @@ struct Rows {
     std::ptrdiff_t classes, size;  // in entries
     explicit Groups(std::ptrdiff_t c)
         : classes(c), size(4 * lanes * ((c + 4 * lanes * most - 1) / (4 * lanes * most))) {}
+    std::ptrdiff_t floats() const { return (classes + size - 1) / size * lanes; }
   };
 
   template <Input input>
@@ -386,6 +415,7 @@ struct Rows {
       }
     }
     for (; j < classes; j += lanes) {
+      __builtin_prefetch(ahead + j + prefetch_distance);
       const Float z[1] = {piece<input>(row, j, classes)};
       top.add(piece<input>(ahead, j, classes));
       add<input, wants>(s, z, max, scale);
@@ -398,7 +428,7 @@ struct Rows {
   template <Input input, unsigned wants>
   static std::size_t run_wide(const Task& task) noexcept {
     Partial top, second, sum, weighted, squared;
-    alignas(64) float maxima[lanes][lanes * Groups::most];
+    alignas(64) float maxima[lanes * lanes * Groups::most];
     alignas(64) float max[lanes];
     alignas(64) std::int32_t label[lanes] = {};
     const auto rows = static_cast<std::ptrdiff_t>(task.rows), classes = static_cast<std::ptrdiff_t>(task.classes);
@@ -410,7 +440,7 @@ struct Rows {
     // enough to be worth a fold of its own.
     const std::ptrdiff_t lead = classes <= 128 ? lanes : 1;
     for (std::ptrdiff_t i = 0; i < lead && i < rows; ++i) {
-      top.put(i, top_of_row<input>(task.data + i * task.stride, groups, maxima[i]));
+      top.put(i, top_of_row<input>(task.data + i * task.stride, groups, maxima + i * groups.floats()));
     }
     std::size_t unanswered = 0;
     for (std::ptrdiff_t row = 0; row < rows; row += lanes) {
@@ -418,13 +448,14 @@ struct Rows {
       if (lead != 1) L::store(max, fold(top, larger));
       for (std::ptrdiff_t i = 0; i < n; ++i) {
         const std::ptrdiff_t slot = i & (lead - 1);
+        float* const here_maxima = maxima + slot * groups.floats();
         const float* here = task.data + (row + i) * task.stride;
         const float* ahead = row + i + lead < rows ? here + lead * task.stride : here;
         if (lead == 1) max[i] = L::largest(L::load(top.v));
         Float next;
-        label[i] = place<input>(here, groups, maxima[slot], max[i], next);
+        label[i] = place<input>(here, groups, here_maxima, max[i], next);
         second.put(i, next);
-        Top<input> top_ahead(groups, maxima[slot]);
+        Top<input> top_ahead(groups, here_maxima);
         const Sums s = mass_of_row<input, wants>(here, classes, max[i], scale, ahead, top_ahead);
         top.put(slot, top_ahead.row);
         weighted.put(i, s.weighted);
@@ -441,8 +472,7 @@ struct Rows {
     return unanswered;
   }
 
-  // -------------------------------------------------------------------------------------------------------------
-  // results
+  // ----- results
 
   template <class Lane, class Value>
   static COINFER_INLINE void write(const Task& task, Lane* out, Value value, std::ptrdiff_t row, std::ptrdiff_t n) {
@@ -457,7 +487,7 @@ struct Rows {
 
   template <Input input, unsigned wants>
   static COINFER_INLINE std::size_t finish(const Block& b, const Sums& s, const Scale& scale, const Task& task,
-                                           std::ptrdiff_t row, std::ptrdiff_t n) {
+                                           std::ptrdiff_t row, std::ptrdiff_t n, const Float* e2 = nullptr) {
     const auto put = [&](auto* out, auto value) { write(task, out, value, row, n); };
     const Float one = L::fill(1.0F), gap = b.max - b.second;
     if (task.label != nullptr) put(task.label, b.label);
@@ -475,9 +505,9 @@ struct Rows {
         const Float inverse = one / s.sum;
         if (task.max_prob != nullptr) put(task.max_prob, inverse);
         if (task.margin != nullptr) {
-          const Float d[1] = {L::max(scale.least, distance<input>(b.second, b.max))};
-          Float e[1];
+          Float d[1] = {L::max(scale.least, distance<input>(b.second, b.max))}, e[1];
           power(d, scale, e);
+          if (e2 != nullptr) e[0] = *e2;
           put(task.margin, within_unit((one - e[0]) * inverse));
         }
         if (task.energy != nullptr || task.entropy != nullptr) {
@@ -504,8 +534,7 @@ struct Rows {
     return unanswered;
   }
 
-  // --------------------------------------------------------------------------------------------------------------
-  // choice
+  // ----- choice
 
   template <Input input, unsigned wants>
   static std::size_t run_as(const Task& task) noexcept {

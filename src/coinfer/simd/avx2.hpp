@@ -176,8 +176,8 @@ struct Avx2 {
 
   static COINFER_INLINE void columns4(const float* p, std::ptrdiff_t stride, Float out[4]) {
     __m256 half[2][4];
-    for (int h = 0; h < 2; ++h) {
-      const float* q = p + h * (8 * stride);
+    for (std::ptrdiff_t h = 0; h < 2; ++h) {
+      const float* q = p + 8 * h * stride;
       const __m256 a = rows_four_apart(q, stride), b = rows_four_apart(q + stride, stride);
       const __m256 c = rows_four_apart(q + 2 * stride, stride), d = rows_four_apart(q + 3 * stride, stride);
       const __m256 ab_low = _mm256_unpacklo_ps(a, b), ab_high = _mm256_unpackhi_ps(a, b);
@@ -191,8 +191,8 @@ struct Avx2 {
   }
   static COINFER_INLINE void pairs(const float* p, Float out[2]) {
     __m256 half[2][2];
-    for (int h = 0; h < 2; ++h) {
-      const __m256 a = _mm256_loadu_ps(p + std::ptrdiff_t{16} * h), b = _mm256_loadu_ps(p + std::ptrdiff_t{16} * h + 8);
+    for (std::ptrdiff_t h = 0; h < 2; ++h) {
+      const __m256 a = _mm256_loadu_ps(p + 16 * h), b = _mm256_loadu_ps(p + 16 * h + 8);
       const __m256 low = _mm256_permute2f128_ps(a, b, 0x20), high = _mm256_permute2f128_ps(a, b, 0x31);
       half[h][0] = _mm256_shuffle_ps(low, high, 0x88);
       half[h][1] = _mm256_shuffle_ps(low, high, 0xDD);
