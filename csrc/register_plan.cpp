@@ -7,19 +7,15 @@
 #include <vector>
 
 #include "arrays.hpp"
+#include "coinfer/combine/pool.hpp"
 #include "coinfer/plan/decide.hpp"
 #include "coinfer/plan/evidence.hpp"
 #include "coinfer/plan/session.hpp"
+#include "held.hpp"
 #include "register.hpp"
 
 namespace coinfer::python {
 namespace {
-
-/// Outputs that keep their arrays alive.
-struct Held {
-  Outputs outputs;
-  std::vector<py::object> arrays;
-};
 
 Form form_of(const std::string& name) {
   if (name == "label") return Form::label;
@@ -88,25 +84,34 @@ std::shared_ptr<const Curve> make_curve(
 }
 
 using Points = std::optional<std::tuple<std::vector<float>, std::vector<float>>>;
-using MemberRow = std::tuple<std::uint32_t, std::uint32_t, std::string, float, float, Points, std::vector<Label>>;
+using MemberRow = std::tuple<std::uint32_t, std::uint32_t, std::string, double, float, Points, std::vector<Label>>;
 using StageRow = std::tuple<std::uint32_t, std::uint32_t, float, float, Points>;
 
+std::shared_ptr<const Combiner> make_combiner(const std::string& name, std::size_t classes, const std::string& score) {
+  if (name == "last") return std::make_shared<Last>();
+  const Kind kind = kind_of(score).value_or(Kind::max_prob);
+  if (name == "mean") return std::make_shared<Pool>(How::mean, classes, kind);
+  if (name == "logpool") return std::make_shared<Pool>(How::logpool, classes, kind);
+  if (name == "vote") return std::make_shared<Pool>(How::vote, classes, kind);
+  throw py::value_error("unknown combiner '" + name + "'");
+}
+
 std::shared_ptr<Plan> make_plan(const std::vector<MemberRow>& members, const std::vector<StageRow>& stages,
-                                const std::string& combiner, bool oracle) {
+                                const std::string& combiner, bool oracle, std::size_t classes,
+                                const std::string& score) {
   auto plan = std::make_shared<Plan>();
   const auto keep = [&](const Points& points) {
     const std::shared_ptr<const Curve> curve = make_curve(points);
     if (curve) plan->curves.push_back(curve);
     return curve.get();
   };
-  for (const auto& [model, deployment, score, weight, temperature, calibration, abstain] : members) {
-    plan->members.push_back({model, deployment, kind_of(score), weight, temperature, keep(calibration), abstain});
+  for (const auto& [model, deployment, kind, weight, temperature, calibration, abstain] : members) {
+    plan->members.push_back({model, deployment, kind_of(kind), weight, temperature, keep(calibration), abstain});
   }
   for (const auto& [first, count, threshold, per_us, curve] : stages) {
     plan->stages.push_back({first, count, threshold, per_us, keep(curve)});
   }
-  if (combiner != "last") throw py::value_error("unknown combiner '" + combiner + "'");
-  plan->combiner = std::make_shared<Last>();
+  plan->combiner = make_combiner(combiner, classes, score);
   plan->oracle = oracle;
   validate(*plan);
   return plan;
@@ -122,7 +127,8 @@ void register_plan(py::module_& module) {
            py::arg("confidence") = py::none(), py::arg("relabel") = py::none());
 
   py::class_<Plan, std::shared_ptr<Plan>>(plan, "Plan")
-      .def(py::init(&make_plan), py::arg("members"), py::arg("stages"), py::arg("combiner"), py::arg("oracle"))
+      .def(py::init(&make_plan), py::arg("members"), py::arg("stages"), py::arg("combiner"), py::arg("oracle"),
+           py::arg("classes") = 0, py::arg("score") = "max_prob")
       .def_property_readonly("stages", [](const Plan& self) { return self.stages.size(); });
 
   py::class_<Evidence, std::shared_ptr<Evidence>>(plan, "Evidence")

@@ -2,6 +2,7 @@
 
 from coinfer import cpu, datasets, service
 from coinfer._core import __version__
+from coinfer.combining import Combined, combine
 from coinfer.comparing import Comparison, compare
 from coinfer.errors import BadFileError, BadValueError, CoinferError, UnknownNameError, UnsupportedError
 from coinfer.network import Deployment, Link, Model, Network, Node
@@ -9,7 +10,7 @@ from coinfer.predictions import ModelOutput, Predictions
 from coinfer.replaying import Run, replay
 from coinfer.results import Estimate, Summary
 from coinfer.scoring import score, scores
-from coinfer.strategy import ExpectedGain, Forward, Local, Remote, SelectionOracle, Strategy
+from coinfer.strategy import Ensemble, ExpectedGain, Forward, Local, Remote, SelectionOracle, Strategy
 from coinfer.trace import Trace
 from coinfer.tuning import Tuned, tune
 
@@ -17,8 +18,10 @@ __all__ = [
     "BadFileError",
     "BadValueError",
     "CoinferError",
+    "Combined",
     "Comparison",
     "Deployment",
+    "Ensemble",
     "Estimate",
     "ExpectedGain",
     "Forward",
@@ -39,6 +42,7 @@ __all__ = [
     "UnknownNameError",
     "UnsupportedError",
     "__version__",
+    "combine",
     "compare",
     "cpu",
     "datasets",

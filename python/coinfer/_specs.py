@@ -11,6 +11,7 @@ The grammar is kept so small that it needs no quoting in a shell::
     forward:SCORE:any            to be tuned, and tiers may be left out
     gain:ALPHA                   a wrong answer is worth ALPHA ms of delay; to be fitted
     gain:ALPHA,MS                ... and a dollar is worth MS ms
+    ensemble:HOW                 all models at once: mean, logpool or vote
     oracle                       the bound on selecting one model's answer
     file.toml                    a strategy file
 
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from coinfer.errors import BadValueError, UnknownNameError, UnsupportedError, nearest
-from coinfer.strategy import ExpectedGain, Forward, Local, Remote, SelectionOracle, Strategy
+from coinfer.strategy import Ensemble, ExpectedGain, Forward, Local, Remote, SelectionOracle, Strategy
 from coinfer.strategy.forward import ANY
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["default_strategies", "named", "parse", "tune_all", "untuned"]
 
-KINDS = ("local", "remote", "forward", "gain", "oracle")
+KINDS = ("local", "remote", "forward", "gain", "ensemble", "oracle")
 
 
 def parse(spec: str) -> tuple[str, Strategy]:
@@ -76,6 +77,7 @@ def _strategy(text: str, spec: str) -> Strategy:
         "remote": (1, 2, "remote:NODE or remote:NODE:MODEL"),
         "forward": (0, 2, "forward:SCORE, forward:SCORE:0.9, forward:SCORE:0.9,0.8 or forward:SCORE:any"),
         "gain": (1, 1, "gain:ALPHA or gain:ALPHA,MS_PER_USD"),
+        "ensemble": (0, 1, "ensemble:mean, ensemble:logpool or ensemble:vote"),
         "oracle": (0, 0, "oracle"),
     }
     if kind not in forms:
@@ -90,6 +92,8 @@ def _strategy(text: str, spec: str) -> Strategy:
             return Local(*parts)
         if kind == "remote":
             return Remote(*parts)
+        if kind == "ensemble":
+            return Ensemble(*parts)
         if kind == "oracle":
             return SelectionOracle()
         if kind == "gain":

@@ -33,6 +33,11 @@ Leg = tuple[int, int, list[tuple[int, float]]]
 _STAY: Leg = (0, 0, [])
 _VECTOR_FORMS = ("logits", "probs")
 _LOGIT_SCORES = ("energy", "logit_margin")
+_GIVES = {
+    "label": "gives labels only",
+    "label_confidence": "gives label and confidence",
+    "probs": "gives probabilities",
+}
 
 
 class CompiledPlan:
@@ -89,7 +94,8 @@ class Compiler:
         ]
         groups = tuple(len(stage.members) for stage in spec.stages)
         # Deployments of one model at different nodes give the same evidence.
-        shape = (tuple((model, score, *rest) for model, _, score, *rest in _hashable(members)), groups)
+        said = tuple((model, score, *rest) for model, _, score, *rest in _hashable(members))
+        shape = (said, groups, spec.combiner, "" if spec.combiner == "last" else spec.score)
         key = (
             shape,
             tuple((stage.threshold, stage.curve) for stage in spec.stages),
@@ -107,7 +113,9 @@ class Compiler:
             stages.append((first, len(stage.members), float(np.float32(stage.threshold)), 0.0, stage.curve))
             first += len(stage.members)
         try:
-            plan = core.Plan(members, stages, "last", spec.oracle)
+            plan = core.Plan(
+                members, stages, spec.combiner, spec.oracle, self.predictions.class_count, _combined_score(spec)
+            )
         except ValueError as error:
             msg = f"the plan at {ingress!r} cannot run: {error}"
             raise BadValueError(msg) from error
@@ -225,6 +233,9 @@ class Compiler:
             )
             raise UnknownNameError(msg)
         score = spec.score
+        if spec.combiner != "last":
+            self._check_combined(model, spec)
+            score = "confidence"  # What is scored is the combination.
         problem = _lacks(self.predictions[model].form, score)
         if problem:
             if not last:
@@ -236,11 +247,20 @@ class Compiler:
             self._index[model],
             self.network.deployment_index(deployment.name),
             score,
-            1.0,
+            float(spec.weights.get(model, 1.0)),
             temperature,
             None,
             self._abstain(model),
         )
+
+    def _check_combined(self, model: str, spec: PlanSpec) -> None:
+        form = self.predictions[model].form
+        if spec.combiner != "vote" and form not in _VECTOR_FORMS:
+            msg = (
+                f"model {model!r} {_GIVES[form]}, but {spec.combiner!r} combines probabilities; use 'vote', leave the "
+                "model out, or give its logits or probabilities"
+            )
+            raise UnsupportedError(msg)
 
     def _abstain(self, name: str) -> list[int]:
         labels = []
@@ -299,12 +319,17 @@ def _lacks(form: str, score: str) -> str | None:
     """Say what a model of that form lacks for a score; None if nothing."""
     if score == "confidence" or (form in _VECTOR_FORMS and (form == "logits" or score not in _LOGIT_SCORES)):
         return None
-    gives = {
-        "label": "gives labels only",
-        "label_confidence": "gives label and confidence",
-        "probs": "gives probabilities",
-    }[form]
-    return f"{gives}, but score {score!r} needs {'logits' if score in _LOGIT_SCORES else 'a vector'}"
+    return f"{_GIVES[form]}, but score {score!r} needs {'logits' if score in _LOGIT_SCORES else 'a vector'}"
+
+
+def _combined_score(spec: PlanSpec) -> str:
+    """Name the score of a plan's combination: its largest probability, or its margin."""
+    if spec.score in ("confidence", "max_prob"):
+        return "max_prob"
+    if spec.score != "margin" and spec.combiner != "last":
+        msg = f"a combination is scored by max_prob or margin, not {spec.score!r}"
+        raise UnsupportedError(msg)
+    return spec.score
 
 
 def _payload(network: Network, stage: StageSpec, size: str) -> float:

@@ -1,3 +1,4 @@
+from . import combine as combine
 from . import cpu as cpu
 from . import plan as plan
 from . import score as score

@@ -24,6 +24,8 @@ class Plan:
         stages: Sequence[tuple[int, int, float, float, _Points | None]],
         combiner: str,
         oracle: bool,
+        classes: int = 0,
+        score: str = "max_prob",
     ) -> None: ...
     @property
     def stages(self) -> int: ...

@@ -1,10 +1,21 @@
 """Delivery strategies: where a request is answered, one file each."""
 
 from coinfer.strategy.base import PlanSpec, StageSpec, Strategy
+from coinfer.strategy.ensemble import Ensemble
 from coinfer.strategy.expected_gain import ExpectedGain
 from coinfer.strategy.forward import Forward
 from coinfer.strategy.local import Local
 from coinfer.strategy.oracle import SelectionOracle
 from coinfer.strategy.remote import Remote
 
-__all__ = ["ExpectedGain", "Forward", "Local", "PlanSpec", "Remote", "SelectionOracle", "StageSpec", "Strategy"]
+__all__ = [
+    "Ensemble",
+    "ExpectedGain",
+    "Forward",
+    "Local",
+    "PlanSpec",
+    "Remote",
+    "SelectionOracle",
+    "StageSpec",
+    "Strategy",
+]

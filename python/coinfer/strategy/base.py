@@ -55,12 +55,18 @@ class PlanSpec:
         Temperature per model; 1 where absent.
     oracle : bool
         Stop with knowledge of the true labels.
+    combiner : str
+        How the answers so far become one: ``"last"`` (the newest counts), ``"mean"``, ``"logpool"`` or ``"vote"``.
+    weights : mapping of str to float
+        Weight per model in a combination; 1 where absent.
     """
 
     stages: tuple[StageSpec, ...]
     score: str = "confidence"
     temperature: Mapping[str, float] = field(default_factory=dict)
     oracle: bool = False
+    combiner: str = "last"
+    weights: Mapping[str, float] = field(default_factory=dict)
 
 
 class Strategy(ABC):

@@ -70,6 +70,12 @@ void read(const Member& member, const Outputs& block, Label* labels, float* scor
   }
 }
 
+std::size_t block_rows(const Combiner& combiner) noexcept {
+  constexpr std::size_t state_bytes = std::size_t{256} << 10, lanes = 16, most = 4096;
+  const std::size_t fit = state_bytes / (combiner.state_floats() * sizeof(float)) / lanes * lanes;
+  return std::clamp(fit, lanes, most);
+}
+
 // State: the labels of the block (as bits), then its scores.
 
 void Last::begin(float* state, std::size_t rows) const {

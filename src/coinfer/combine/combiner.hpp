@@ -33,7 +33,7 @@ struct Member {
   std::uint32_t model = 0;
   std::uint32_t deployment = 0;
   ScoreKind score;
-  float weight = 1.0F;
+  double weight = 1.0;
   float temperature = 1.0F;
   const Curve* calibration = nullptr;
   std::vector<Label> abstain;  // classes, in the shared label set, that mean "I don't know"
@@ -59,6 +59,9 @@ class Combiner {
   virtual void add(float* state, const Member& member, const Outputs& block, std::uint8_t* answered) const = 0;
   virtual void answer(const float* state, std::size_t rows, std::size_t stage, Label* labels, float* scores) const = 0;
 };
+
+/// How many rows to combine at a time, so that their state stays in the second-level cache: a multiple of sixteen.
+std::size_t block_rows(const Combiner& combiner) noexcept;
 
 /// The newest answer counts: serve-or-forward, cascades. In a group, the last member that answered.
 class Last final : public Combiner {

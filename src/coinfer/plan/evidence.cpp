@@ -11,8 +11,6 @@
 namespace coinfer {
 namespace {
 
-constexpr std::size_t block_rows = 4096;
-
 void count_gaps(Evidence& evidence) {
   std::uint64_t missed = 0;
   for (std::size_t s = 0; s < evidence.stages; ++s) {
@@ -65,11 +63,12 @@ Evidence gather(const Plan& plan, std::span<const Outputs> by_model, unsigned th
   evidence.label.resize(evidence.stages * rows);
   evidence.score.resize(evidence.stages * rows);
   evidence.missed.resize(evidence.stages * rows);
-  split(rows, threads, block_rows, [&](std::size_t first, std::size_t last) {
-    std::vector<float> state(plan.combiner->state_floats() * block_rows);
-    std::vector<std::uint8_t> answered(block_rows);
-    for (std::size_t row = first; row < last; row += block_rows) {
-      const std::size_t count = std::min(block_rows, last - row);
+  const std::size_t block = block_rows(*plan.combiner);
+  split(rows, threads, block, [&](std::size_t first, std::size_t last) {
+    std::vector<float> state(plan.combiner->state_floats() * block);
+    std::vector<std::uint8_t> answered(block);
+    for (std::size_t row = first; row < last; row += block) {
+      const std::size_t count = std::min(block, last - row);
       plan.combiner->begin(state.data(), count);
       for (std::size_t s = 0; s < plan.stages.size(); ++s) {
         const Stage& stage = plan.stages[s];

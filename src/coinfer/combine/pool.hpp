@@ -1,0 +1,72 @@
+// Combiners that add up what every member says: mean, pool of logarithms, vote.
+//
+// Contract. State per row: one double per shared class, the weight that is present, and the first abstention. With w
+// the weight of a member and p its probabilities (logits are softmaxed with the member's temperature in float32;
+// classes that it does not know have p = 0):
+//   mean     sum w p / sum w
+//   logpool  2^(sum w log2 max(p, 2^-126) / sum w), normalised: the geometric mean. Zeros and denormals thus count as
+//            2^-126, the least normal float32, and veto a class without ever being infinite
+//   vote     sum w [label = k] / sum w: of labels, or of the labels of vectors
+// The answer is the label of the largest sum (the lowest of equal sums, compared as doubles) and, in float32, max_prob
+// (of a vote: its share) or margin (largest minus second-largest).
+// Accumulator: double, fused multiply-add, members in the order in which they are added; the sums are multiplied by
+// 1 / sum w and rounded to float32 once. Each logarithm is rounded to float32 first (relative error 2e-7), so a pooled
+// probability is within 1e-5 of its value, and within 1e-6 where no member gives the classes in question less than
+// 1e-6. Exchanging members leaves a vote as it is where weights are integers, and moves a mean by 2^-52 of it at most
+// before it is rounded.
+// No answer: a row that holds a NaN (or, of probabilities, a negative or infinite number) is left out and the others'
+// weights renormalise; so is a row whose label the member abstains by. If nothing is left, the answer is that
+// abstention, or -1, and NaN.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "coinfer/combine/combiner.hpp"
+
+namespace coinfer {
+
+enum class How : std::uint8_t { mean, logpool, vote };
+
+/// Where the results go; null: not wanted. `probs` holds rows x classes without gaps.
+struct Combined {
+  Label* label = nullptr;
+  float* max_prob = nullptr;
+  float* margin = nullptr;
+  float* probs = nullptr;
+};
+
+class Pool final : public Combiner {
+ public:
+  /// `score`: max_prob or margin. Throws std::invalid_argument for others, and for no classes.
+  Pool(How how, std::size_t classes, Kind score = Kind::max_prob);
+
+  std::size_t state_floats() const noexcept override;
+  bool memoryless() const noexcept override { return false; }
+  void begin(float* state, std::size_t rows) const override;
+  /// Throws std::invalid_argument if the answers are not of the form that this combiner needs.
+  void add(float* state, const Member& member, const Outputs& block, std::uint8_t* answered) const override;
+  void answer(const float* state, std::size_t rows, std::size_t stage, Label* labels, float* scores) const override;
+
+  /// All results of a block at once.
+  void answer(const float* state, std::size_t rows, const Combined& out) const;
+
+  How how() const noexcept { return how_; }
+  std::size_t classes() const noexcept { return classes_; }
+
+ private:
+  void add_votes(float* state, const Member& member, const Outputs& block, std::uint8_t* answered) const;
+  void add_vectors(float* state, const Member& member, const Outputs& block, std::uint8_t* answered) const;
+
+  How how_;
+  Kind score_;
+  std::size_t classes_;
+  std::size_t pitch_;  // doubles from row to row
+};
+
+/// Combine all rows of all members: the bits of Pool, one member after the other, at the speed of reading. Returns how
+/// many rows nobody answered.
+std::size_t combine(const Pool& pool, std::span<const Member> members, std::span<const Outputs> outputs,
+                    const Combined& out, unsigned threads = 1);
+
+}  // namespace coinfer

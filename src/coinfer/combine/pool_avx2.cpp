@@ -1,0 +1,13 @@
+#if defined(__x86_64__)
+#include "coinfer/simd/wide_avx2.hpp"
+
+#include "coinfer/combine/rows.hpp"
+
+namespace coinfer::pooling {
+
+void add_avx2(const Add& task) noexcept { Rows<WideAvx2>::add(task); }
+void finish_avx2(const Finish& task) noexcept { Rows<WideAvx2>::finish(task); }
+void joint_avx2(const Joint& task) noexcept { Rows<WideAvx2>::joint(task); }
+
+}  // namespace coinfer::pooling
+#endif

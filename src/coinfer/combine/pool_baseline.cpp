@@ -1,0 +1,11 @@
+#include "coinfer/simd/wide_baseline.hpp"
+
+#include "coinfer/combine/rows.hpp"
+
+namespace coinfer::pooling {
+
+void add_baseline(const Add& task) noexcept { Rows<WideBaseline>::add(task); }
+void finish_baseline(const Finish& task) noexcept { Rows<WideBaseline>::finish(task); }
+void joint_baseline(const Joint& task) noexcept { Rows<WideBaseline>::joint(task); }
+
+}  // namespace coinfer::pooling

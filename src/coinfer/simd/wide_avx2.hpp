@@ -1,0 +1,45 @@
+// Sixteen lanes of double on AVX2: four registers. See wide_baseline.hpp for what each operation means.
+#pragma once
+
+#include "coinfer/simd/avx2.hpp"
+
+namespace coinfer {
+namespace {
+
+struct WideAvx2 : Avx2 {
+  struct Double {
+    __m256d a, b, c, d;
+  };
+
+  static COINFER_INLINE Double fill_double(double x) {
+    const __m256d v = _mm256_set1_pd(x);
+    return {v, v, v, v};
+  }
+  static COINFER_INLINE Double load_double(const double* p) {
+    return {_mm256_loadu_pd(p), _mm256_loadu_pd(p + 4), _mm256_loadu_pd(p + 8), _mm256_loadu_pd(p + 12)};
+  }
+  static COINFER_INLINE void store_double(double* p, Double x) {
+    _mm256_storeu_pd(p, x.a);
+    _mm256_storeu_pd(p + 4, x.b);
+    _mm256_storeu_pd(p + 8, x.c);
+    _mm256_storeu_pd(p + 12, x.d);
+  }
+  static COINFER_INLINE Double widen(Float x) {
+    return {_mm256_cvtps_pd(_mm256_castps256_ps128(x.lo)), _mm256_cvtps_pd(_mm256_extractf128_ps(x.lo, 1)),
+            _mm256_cvtps_pd(_mm256_castps256_ps128(x.hi)), _mm256_cvtps_pd(_mm256_extractf128_ps(x.hi, 1))};
+  }
+  static COINFER_INLINE Float narrow(Double x) {
+    return {_mm256_set_m128(_mm256_cvtpd_ps(x.b), _mm256_cvtpd_ps(x.a)),
+            _mm256_set_m128(_mm256_cvtpd_ps(x.d), _mm256_cvtpd_ps(x.c))};
+  }
+  static COINFER_INLINE Double multiply(Double x, Double y) {
+    return {_mm256_mul_pd(x.a, y.a), _mm256_mul_pd(x.b, y.b), _mm256_mul_pd(x.c, y.c), _mm256_mul_pd(x.d, y.d)};
+  }
+  static COINFER_INLINE Double multiply_add(Double x, Double y, Double z) {
+    return {_mm256_fmadd_pd(x.a, y.a, z.a), _mm256_fmadd_pd(x.b, y.b, z.b), _mm256_fmadd_pd(x.c, y.c, z.c),
+            _mm256_fmadd_pd(x.d, y.d, z.d)};
+  }
+};
+
+}  // namespace
+}  // namespace coinfer

@@ -1,0 +1,45 @@
+// Sixteen lanes of double beside the sixteen of float, for sums that float32 is too narrow for. See baseline.hpp for
+// the rules; `widen` is exact, `narrow` rounds to nearest even, everything else rounds once.
+#pragma once
+
+#include "coinfer/simd/baseline.hpp"
+
+namespace coinfer {
+namespace {
+
+struct WideBaseline : Baseline {
+  struct Double {
+    double v[16];
+  };
+
+  template <class Lane>
+  static COINFER_INLINE Double each(Lane lane) {
+    Double r;
+    for (int i = 0; i < 16; ++i) r.v[i] = lane(i);
+    return r;
+  }
+  static COINFER_INLINE Double fill_double(double x) {
+    return each([&](int) { return x; });
+  }
+  static COINFER_INLINE Double load_double(const double* p) {
+    return each([&](int i) { return p[i]; });
+  }
+  static COINFER_INLINE void store_double(double* p, const Double& a) {
+    for (int i = 0; i < 16; ++i) p[i] = a.v[i];
+  }
+  static COINFER_INLINE Double widen(const Float& a) {
+    return each([&](int i) { return static_cast<double>(a.v[i]); });
+  }
+  static COINFER_INLINE Float narrow(const Double& a) {
+    return Float::each([&](int i) { return static_cast<float>(a.v[i]); });
+  }
+  static COINFER_INLINE Double multiply(const Double& a, const Double& b) {
+    return each([&](int i) { return a.v[i] * b.v[i]; });
+  }
+  static COINFER_INLINE Double multiply_add(const Double& a, const Double& b, const Double& c) {
+    return each([&](int i) { return __builtin_fma(a.v[i], b.v[i], c.v[i]); });
+  }
+};
+
+}  // namespace
+}  // namespace coinfer
