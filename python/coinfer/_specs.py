@@ -93,7 +93,7 @@ def _strategy(text: str, spec: str) -> Strategy:
         if kind == "remote":
             return Remote(*parts)
         if kind == "ensemble":
-            return Ensemble(*parts)
+            return Ensemble(parts[0] if parts else "mean")
         if kind == "oracle":
             return SelectionOracle()
         if kind == "gain":

@@ -143,7 +143,7 @@ def combine(
         _core.plan.Outputs("label", None, table) if table.ndim == 1 else _core.plan.Outputs(input, table)
         for table in tables
     ]
-    label, confidence, margin, table, unanswered = _core.combine.combine(
+    label, confidence, margin, combined, unanswered = _core.combine.combine(
         outputs,
         check_weights(weights, count),
         _temperatures(temperature, count),
@@ -152,7 +152,7 @@ def combine(
         probs,
         threads,
     )
-    return Combined(label, confidence, margin, table, unanswered)
+    return Combined(label, confidence, margin, combined, unanswered)
 
 
 def check_weights(weights: Sequence[float] | None, count: int) -> list[float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from coinfer._checks import check_number
 from coinfer.errors import BadValueError, UnknownNameError, UnsupportedError, nearest
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HOWS", "Ensemble"]
 
-HOWS = ("mean", "weighted", "logpool", "vote")
+HOWS: Final = ("mean", "weighted", "logpool", "vote")
 
 
 @dataclass(frozen=True)
@@ -92,13 +92,13 @@ class Ensemble(Strategy):
             names = self.models
         members = tuple(self._nearest(network, ingress, model) for model in names)
         if len(members) > 255:
-            msg = f"{self.name}: {len(members)} models are deployed, but a group holds at most 255; name them in models="
+            msg = f"{self.name}: {len(members)} models would be asked, but a group holds at most 255; use models="
             raise UnsupportedError(msg)
         weights = {}
         if self.weights is not None:
             for model in self.weights:
                 if model not in names:
-                    msg = f"{self.name}: a weight is given for model {model!r}, which is not asked; {nearest(model, names)}"
+                    msg = f"{self.name}: there is a weight for model {model!r}, which is not asked; {nearest(model, names)}"
                     raise UnknownNameError(msg)
             for model in names:
                 if model not in self.weights:
