@@ -27,8 +27,9 @@ constexpr float biggest = 3.40282347e+38F;
 constexpr float smallest = 1.17549435e-38F;  // 2^-126, the least normal float32
 constexpr float lowest_exponent = -126.0F;
 constexpr float close_share = 0x1p-16F;  // of the largest probability
-constexpr float close_bits = 0x1p-14F;   // between logarithms to base 2
+constexpr float close_bits = 0x1p-16F;   // between logarithms to base 2
 constexpr std::ptrdiff_t lanes = 16;
+constexpr std::ptrdiff_t ahead = 512;  // floats to prefetch ahead
 
 template <class L>
 struct Rows {
@@ -458,19 +459,42 @@ struct Rows {
 
   // ---------------------------------------------------------------------------------------------- all members at once
 
-  template <bool logs, int fixed>
-  static COINFER_INLINE Float pooled(const Joint& task, const std::ptrdiff_t* offset, std::ptrdiff_t at, unsigned count,
-                                     double inverse, Mask& bad) {
+  /// Where each member stands in its table. For four members, the common case, all of this stays in registers.
+  template <int fixed>
+  struct Readers {
+    const float* at[fixed > 0 ? fixed : most_members];
+    double weight[fixed > 0 ? fixed : most_members];
+  };
+
+  template <bool logs, int fixed, bool whole>
+  static COINFER_INLINE Float pooled(const Readers<fixed>& from, std::ptrdiff_t members, std::ptrdiff_t at,
+                                     unsigned count, Double inverse, Mask& bad) {
     Double sum = L::fill_double(0.0);
-    const auto members = fixed > 0 ? fixed : static_cast<std::ptrdiff_t>(task.members);
-    for (std::ptrdiff_t m = 0; m < members; ++m) {
-      const float* from = task.data[m] + offset[m] + at;
-      Float x = count == lanes ? L::load(from) : L::load_first(from, count, 0.0F);
+    const std::ptrdiff_t all = fixed > 0 ? fixed : members;
+    for (std::ptrdiff_t m = 0; m < all; ++m) {
+      const float* p = from.at[m] + at;
+      if constexpr (whole) __builtin_prefetch(p + ahead);
+      Float x = whole ? L::load(p) : L::load_first(p, count, 0.0F);
       bad = bad | (logs ? invalid(x) : L::not_at_least(x, L::fill(0.0F)));
       if constexpr (logs) x = log_of(x);
-      sum = L::multiply_add(L::fill_double(task.weight[m]), L::widen(x), sum);
+      sum = L::multiply_add(L::fill_double(from.weight[m]), L::widen(x), sum);
     }
-    return L::narrow(L::multiply(sum, L::fill_double(inverse)));
+    return L::narrow(L::multiply(sum, inverse));
+  }
+
+  /// `count` floats of every member, combined. True if one of them is no probability.
+  template <bool logs, int fixed>
+  static COINFER_INLINE bool pool_run(const Readers<fixed>& from, std::ptrdiff_t members, std::ptrdiff_t count,
+                                      Double inverse, float* __restrict out) {
+    Mask bad = L::none();
+    std::ptrdiff_t at = 0;
+    for (; at + lanes <= count; at += lanes) {
+      L::store(out + at, pooled<logs, fixed, true>(from, members, at, 0, inverse, bad));
+    }
+    if (at < count) {
+      L::store(out + at, pooled<logs, fixed, false>(from, members, at, left(count, at), inverse, bad));
+    }
+    return L::bits(bad) != 0;
   }
 
   template <bool logs, int fixed>
@@ -479,38 +503,30 @@ struct Rows {
     const auto members = static_cast<std::ptrdiff_t>(task.members);
     double total = 0.0;
     bool flat = classes <= lanes;
-    for (std::ptrdiff_t m = 0; m < members; ++m) {
+    Readers<fixed> from;
+    for (std::ptrdiff_t m = 0; m < (fixed > 0 ? fixed : members); ++m) {
       total += task.weight[m];
       flat = flat && task.stride[m] == classes;
+      from.weight[m] = task.weight[m];
     }
-    const double inverse = 1.0 / total;
+    const Double inverse = L::fill_double(1.0 / total);
     const std::ptrdiff_t pitch = flat ? classes : (classes + lanes - 1) / lanes * lanes;
-    std::ptrdiff_t offset[most_members];
+    const auto stand_at = [&](std::ptrdiff_t row) __attribute__((always_inline)) {
+      for (std::ptrdiff_t m = 0; m < (fixed > 0 ? fixed : members); ++m) {
+        from.at[m] = task.data[m] + row * task.stride[m];
+      }
+    };
     for (std::ptrdiff_t first = 0; first < rows; first += lanes) {
       const std::ptrdiff_t n = rows - first < lanes ? rows - first : lanes;
       std::uint32_t marked = 0;
       if (flat) {
-        Mask bad = L::none();
-        for (std::ptrdiff_t m = 0; m < members; ++m) offset[m] = first * classes;
-        for (std::ptrdiff_t at = 0; at < n * classes; at += lanes) {
-          const unsigned count = left(n * classes, at);
-          L::store(task.scratch + at, pooled<logs, fixed>(task, offset, at, count, inverse, bad));
-        }
-        if (L::bits(bad) != 0) marked = 0xFFFFU;
+        stand_at(first);
+        if (pool_run<logs, fixed>(from, members, n * classes, inverse, task.scratch)) marked = 0xFFFFU;
       } else {
         for (std::ptrdiff_t i = 0; i < n; ++i) {
-          Mask bad = L::none();
-          for (std::ptrdiff_t m = 0; m < members; ++m) offset[m] = (first + i) * task.stride[m];
-          std::ptrdiff_t at = 0;
-          for (; at + lanes <= classes; at += lanes) {
-            L::store(task.scratch + i * pitch + at,
-                     pooled<logs, fixed>(task, offset, at, static_cast<unsigned>(lanes), inverse, bad));
-          }
-          if (at < classes) {
-            L::store(task.scratch + i * pitch + at,
-                     pooled<logs, fixed>(task, offset, at, left(classes, at), inverse, bad));
-          }
-          marked |= static_cast<std::uint32_t>(L::bits(bad) != 0) << i;
+          stand_at(first + i);
+          const bool bad = pool_run<logs, fixed>(from, members, classes, inverse, task.scratch + i * pitch);
+          marked |= static_cast<std::uint32_t>(bad) << i;
         }
       }
       marked |= answer<logs>(task.scratch, pitch, first, n, classes, task.out);
