@@ -339,7 +339,7 @@ def test_a_bad_ensemble_is_named(arguments, error, words):
 
 def test_weights_and_models_that_do_not_fit_the_network_are_named():
     net = network(("m0", "m1"))
-    with pytest.raises(ci.UnknownNameError, match="'m2', which is not asked"):
+    with pytest.raises(ci.UnknownNameError, match="'m2' has a weight but is not asked"):
         ci.Ensemble(weights={"m0": 1, "m1": 1, "m2": 1}).plan(net, "n0")
     with pytest.raises(ci.UnsupportedError, match="'m1' has no weight"):
         ci.Ensemble(weights={"m0": 1}).plan(net, "n0")

@@ -86,10 +86,7 @@ class Ensemble(Strategy):
 
     def plan(self, network: Network, ingress: str) -> PlanSpec:
         """Ask all of them, and stop."""
-        if self.models is None:
-            names = tuple(dict.fromkeys(d.model for d in network.deployments))
-        else:
-            names = self.models
+        names = self.models or tuple(dict.fromkeys(d.model for d in network.deployments))
         members = tuple(self._nearest(network, ingress, model) for model in names)
         if len(members) > 255:
             msg = f"{self.name}: {len(members)} models would be asked, but a group holds at most 255; use models="
@@ -98,7 +95,7 @@ class Ensemble(Strategy):
         if self.weights is not None:
             for model in self.weights:
                 if model not in names:
-                    msg = f"{self.name}: there is a weight for model {model!r}, which is not asked; {nearest(model, names)}"
+                    msg = f"{self.name}: model {model!r} has a weight but is not asked; {nearest(model, names)}"
                     raise UnknownNameError(msg)
             for model in names:
                 if model not in self.weights:

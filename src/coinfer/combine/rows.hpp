@@ -197,16 +197,18 @@ struct Rows {
       if (i < n) {
         const float* row = rows + i * stride;
         const Float max = L::fill(of_row[i]);
-        std::ptrdiff_t found = -1;
-        for (std::ptrdiff_t j = 0; j < classes; j += lanes) {
-          const Float x = L::load_first(row + j, left(classes, j), padding<mass>);
+        std::ptrdiff_t found = -1, j = 0;
+        const auto step = [&](Float x) __attribute__((always_inline)) {  // no branch: where the label is, is random
           if constexpr (mass) sum = sum + exp2(exponent(x, max, L::fill(scale)));
-          if (found < 0) {
-            const std::uint32_t hits = L::bits(x == max);
-            if (hits != 0) found = j + __builtin_ctz(hits);
-          }
-          if (!mass && found >= 0) break;
+          const std::uint32_t hits = L::bits(x == max);
+          const std::ptrdiff_t here = j + __builtin_ctz(hits | 0x10000U);
+          found = (hits != 0) & (found < 0) ? here : found;
+        };
+        for (; j + lanes <= classes; j += lanes) {
+          step(L::load(row + j));
+          if (!mass && (j & (8 * lanes - 1)) == 7 * lanes && found >= 0) break;
         }
+        if (j + lanes > classes && j < classes) step(L::load_first(row + j, left(classes, j), padding<mass>));
         label[i] = static_cast<std::int32_t>(found < 0 ? 0 : found);
       }
       if constexpr (mass) L::store(first + lanes * i, sum);
