@@ -430,10 +430,14 @@ def replay(
 def _deadlines(trace: Trace) -> NDArray[np.int64] | None:
     if trace.deadline_us is None:
         return None
-    finite = np.isfinite(trace.deadline_us)
-    if not finite.any():
+    # 2**63 is no int64: what is as long as that, or infinite, is filled in after the cast.
+    ns = np.rint(trace.deadline_us * 1e3)
+    endless = ns >= float(_NO_DEADLINE)
+    if endless.all():
         return None
-    return np.where(finite, np.rint(np.where(finite, trace.deadline_us, 0.0) * 1e3), _NO_DEADLINE).astype(np.int64)
+    deadlines = np.where(endless, 0.0, ns).astype(np.int64)
+    deadlines[endless] = _NO_DEADLINE
+    return deadlines
 
 
 def _check_seed(seed: int) -> None:

@@ -246,6 +246,26 @@ TEST("the oracle stops at the first right answer, else at the first stage") {
   CHECK_THROWS(decide(*plan, evidence), std::invalid_argument);
 }
 
+TEST("a session keeps what it was told, class map included") {
+  const auto plan = ladder(1, 0.5F);
+  Session session(plan);
+  const float vector[] = {0.25F, 0.75F};
+  {
+    const std::vector<Label> relabel{3, 5};
+    Outputs out;
+    out.form = Form::probs;
+    out.rows = 1;
+    out.classes = 2;
+    out.vector = vector;
+    out.relabel = relabel.data();
+    session.tell(0, out);
+  }
+  const std::vector<Label> other{7, 7};  // where the map was, most likely
+  session.step();
+  CHECK_EQ(session.label(), 5);
+  CHECK_EQ(other[0], 7);
+}
+
 TEST("misuse of a session throws") {
   const Models models(2, 4, 7);
   const auto plan = ladder(2, 2.0F);

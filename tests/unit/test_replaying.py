@@ -458,3 +458,44 @@ def test_many_ingress_nodes_share_decisions_and_differ_in_cost(preds):
 def test_bad_input_is_a_sentence_that_says_where(preds, net, trace, act, error, words):
     with pytest.raises(error, match=words):
         act(preds, net, trace)
+
+
+@pytest.mark.parametrize("endless", [np.inf, np.nan, 1e17])
+def test_a_request_without_a_deadline_may_stand_beside_one_that_has_one(preds, net, endless):
+    trace = ci.Trace([0, 0], ["device"] * 2, [0, 0], deadline_us=[endless, 1e6])
+    run = ci.replay(trace, preds, net, ci.Remote("cloud"))
+    assert run.summary.status["answered"] == 2
+    assert run.outcomes()["latency_us"].to_pylist() == [2e3 * sum(DELAY) + 9125.0] * 2
+
+
+def test_an_answer_that_jitter_holds_up_past_the_deadline_is_not_given(preds):
+    net = ci.Network(
+        [ci.Node("device", 0), ci.Node("cloud", 1)],
+        [ci.Link(("device", "cloud"), delay_ms=1, jitter_ms=20)],
+        [],
+        [ci.Deployment("large", "cloud")],
+    )
+    times = np.zeros(500, np.int64)
+    samples = np.arange(500) % SAMPLES
+    free = ci.replay(ci.Trace(times, "device", samples), preds, net, ci.Remote("cloud")).outcomes()
+    in_time = free["latency_us"].to_numpy() <= 30_000
+    assert 0.2 < in_time.mean() < 0.8
+    trace = ci.Trace(times, "device", samples, deadline_us=30_000)
+    run = ci.replay(trace, preds, net, ci.Remote("cloud"))
+    assert run.summary.status["answered"] == in_time.sum()
+    assert run.summary.status["expired"] == (~in_time).sum()
+    assert run.outcomes()["answer"].is_null().to_numpy().tolist() == (~in_time).tolist()
+
+
+def test_a_large_answer_that_is_never_sent_makes_nothing_late(preds):
+    # The edge could not send its answer back in time, but it forwards, and the cloud's answer is small.
+    net = ci.Network(
+        [ci.Node("device", 0), ci.Node("edge", 1), ci.Node("cloud", 2)],
+        [ci.Link(("device", "edge"), delay_ms=1, bandwidth_mbps=8), ci.Link(("edge", "cloud"), delay_ms=1)],
+        [ci.Model("medium", answer_kb=1000), ci.Model("large")],
+        [ci.Deployment("medium", "edge"), ci.Deployment("large", "cloud")],
+    )
+    trace = ci.Trace([0], "device", [0], deadline_us=100_000)
+    run = ci.replay(trace, preds, net, ci.Forward(score="confidence", threshold=2.0))
+    assert run.summary.status["answered"] == 1
+    assert run.summary.latency_us.max == 4_000

@@ -47,6 +47,10 @@ void Session::tell(std::uint32_t member, const Outputs& outputs) {
     told.confidence = *outputs.confidence;
     told.outputs.confidence = &told.confidence;
   }
+  if (outputs.relabel != nullptr) {
+    told.relabel.assign(outputs.relabel, outputs.relabel + outputs.classes);
+    told.outputs.relabel = told.relabel.data();
+  }
 }
 
 Status Session::step(float wait_us, float remaining_us, double uniform, bool can_go) {

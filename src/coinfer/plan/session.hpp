@@ -24,7 +24,7 @@ class Session {
   /// Indices into the plan's members: the group to consult now.
   std::span<const std::uint32_t> ask() const noexcept { return asked_; }
 
-  /// One member's answer (a single row), in whatever order answers arrive. A member that erred is simply not told.
+  /// One member's answer (a single row, copied), in whatever order answers arrive. A member that erred is not told.
   void tell(std::uint32_t member, const Outputs& outputs);
 
   /// Close the stage with what was told: combine in plan order, then judge.
@@ -46,6 +46,7 @@ class Session {
     bool here = false;
     Outputs outputs;
     std::vector<float> vector;
+    std::vector<Label> relabel;
     Label label = no_answer;
     float confidence = 0.0F;
   };

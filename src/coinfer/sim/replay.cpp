@@ -181,6 +181,7 @@ Outcome Replay::deliver(std::size_t lane_index, std::uint32_t sample, std::uint6
   std::int64_t service = 0;
   std::size_t from = 0;
   std::uint32_t travelled = 0;  // each passage over a link is a draw of its own
+  std::int64_t returns = 0;     // the way back from the newest stage
   std::size_t in_time = 0;      // stages whose answer the ingress would hold at the deadline
   bool late = false;
   for (const std::uint8_t stage : itinerary) {
@@ -212,16 +213,12 @@ Outcome Replay::deliver(std::size_t lane_index, std::uint32_t sample, std::uint6
     out.settled = stage;
     ++out.consulted;
     from = stage + std::size_t{1};
-    if (network + service + lane.back[stage].ns <= deadline_ns) {
-      in_time = out.consulted;
-    } else {
-      late = true;
-    }
+    returns = travel(lane.back[stage], seed_, request, travelled);
+    if (network + service + returns <= deadline_ns) in_time = out.consulted;
   }
   if (out.consulted > 0) {
-    const Leg& back = lane.back[out.settled];
-    network += travel(back, seed_, request, travelled);
-    out.pico_usd += back.pico_usd;
+    network += returns;
+    out.pico_usd += lane.back[out.settled].pico_usd;
   }
   late = late || network + service > deadline_ns;
   std::size_t counts = out.consulted;
