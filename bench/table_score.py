@@ -1,7 +1,7 @@
 """Print the table of ratios of docs/PERFORMANCE.md: ours to the memory floor, peers to ours.
 
-Contestants take turns and the least CPU time of all turns counts, because a machine is seldom ours alone. Peers see
-an eighth of the table, which is still past every cache. COINFER_BENCH_BYTES sets the size of the table (default 640
+Contestants take turns and the least CPU time of all turns counts, because a machine is seldom ours alone. Peers see an
+eighth of the table, which is still past every cache. COINFER_BENCH_BYTES sets the size of the table (default 640
 million), COINFER_BENCH_TURNS how many turns there are.
 """
 

@@ -32,9 +32,8 @@ def score_row(row, temperature=1.0, input="logits"):
         total = sum(e)
         p = [x / total for x in e]
         result["energy"] = top if math.isinf(top) else top + temperature * math.log(total)
-        result["logit_margin"] = (
-            math.inf if len(z) == 1 else 0.0 if next_best == top else (top - next_best) / temperature
-        )
+        gap = math.inf if len(z) == 1 else 0.0 if next_best == top else top - next_best
+        result["logit_margin"] = math.inf if gap > float(np.finfo(np.float32).max) else gap / temperature
     first, second = sorted([*p, 0.0], reverse=True)[:2]
     spread = -sum(x * math.log(x) for x in p if x > 0.0)
     result["max_prob"] = first

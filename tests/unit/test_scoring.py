@@ -115,6 +115,15 @@ def test_special_rows_follow_the_contract(columns):
         check(wide, temperature)
 
 
+@pytest.mark.parametrize("classes", [1, 2, 16, 20])
+def test_every_pair_of_special_values_follows_the_contract(classes):
+    values = np.array([np.nan, -np.nan, np.inf, -np.inf, 1.0, 0.0, -0.0, 3e38, -3e38, 1e-40], np.float32)
+    z = np.full((100, classes), np.float32(-np.inf))
+    z[:, 0], z[:, -1] = np.repeat(values, 10), np.tile(values, 10)
+    for temperature in (1.0, 0.05, 20.0):
+        check(z, temperature)
+
+
 def test_extreme_temperatures_are_limits():
     z = np.array([[1.0, 3.0, 2.0, -np.inf]], np.float32)
     cold, hot = (ci.scores(z, EVERYTHING, temperature=t) for t in (1e-30, 1e30))

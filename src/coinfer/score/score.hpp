@@ -8,7 +8,7 @@
 //   entropy       1 - H(p) / ln C; 1 when C = 1
 //   gini          sum p^2
 //   energy        T logsumexp(z / T); logits only
-//   logit_margin  (z1 - z2) / T, +inf when C = 1; logits only
+//   logit_margin  (z1 - z2) / T, +inf when C = 1 or z1 - z2 is too large for float32; logits only
 // Probabilities with T != 1 are tempered as softmax(ln p / T); with T = 1 they are used as they are.
 // A row that holds a NaN is no answer, and neither is a row of probabilities with a negative or infinite entry or with
 // no entry above 0: its label is -1 and all its scores are NaN; such rows are counted in the result.
