@@ -41,7 +41,7 @@ py::tuple combine_all(const std::vector<const Held*>& outputs, const std::vector
   if (probs) {
     py::array_t<float> made({rows, static_cast<py::ssize_t>(classes)});
     out.probs = made.mutable_data();
-    table = made;
+    table = std::move(made);
   }
   std::size_t unanswered = 0;
   {

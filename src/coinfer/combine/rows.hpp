@@ -202,7 +202,7 @@ struct Rows {
           if constexpr (mass) sum = sum + exp2(exponent(x, max, L::fill(scale)));
           const std::uint32_t hits = L::bits(x == max);
           const std::ptrdiff_t here = j + __builtin_ctz(hits | 0x10000U);
-          found = (hits != 0) & (found < 0) ? here : found;
+          found = ((hits != 0) & (found < 0)) ? here : found;
         };
         for (; j + lanes <= classes; j += lanes) {
           step(L::load(row + j));
