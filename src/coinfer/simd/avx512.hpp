@@ -82,7 +82,7 @@ struct Avx512 {
     __mmask16 below;
   };
   static COINFER_INLINE Reach reach(Float a, Float bound) { return {_mm512_cmp_ps_mask(a.v, bound.v, _CMP_LT_OQ)}; }
-  static COINFER_INLINE std::uint32_t bits(Reach r) { return r.below ^ 0xFFFFU; }
+  static COINFER_INLINE std::uint32_t bits(Reach r) { return bits(Mask{r.below}) ^ 0xFFFFU; }
   static COINFER_INLINE Float max_below(Reach r, Float a, Float b) {
     return {_mm512_mask_max_ps(a.v, r.below, a.v, b.v)};
   }
