@@ -71,6 +71,10 @@ Held make_outputs(const std::string& form, const py::object& vector, const py::o
   if (vectors ? held.outputs.vector == nullptr : held.outputs.label == nullptr) {
     throw py::value_error("outputs of form '" + form + "' lack their arrays");
   }
+  if (vectors && held.outputs.classes == 0) throw py::value_error("vector must have at least one class");
+  if (held.outputs.form == Form::label_confidence && held.outputs.confidence == nullptr) {
+    throw py::value_error("outputs of form 'label_confidence' lack their confidence");
+  }
   return held;
 }
 

@@ -17,6 +17,7 @@ from typing import Any
 from coinfer.errors import BadValueError, UnknownNameError, nearest
 
 __all__ = [
+    "MILLISECONDS_MAX",
     "check_integer",
     "check_keys",
     "check_list",
@@ -27,15 +28,27 @@ __all__ = [
 ]
 
 
-def check_number(value: object, what: str, *, at_least: float = 0.0, above: float | None = None) -> float:
-    """Return `value` as a finite float that is at least `at_least` (or strictly greater than `above`)."""
+MILLISECONDS_MAX = 1e9
+"""The longest time that a network may state, eleven days, so that sums over a path fit int64 nanoseconds."""
+
+
+def check_number(
+    value: object, what: str, *, at_least: float = 0.0, above: float | None = None, at_most: float = math.inf
+) -> float:
+    """Return `value` as a finite float in [`at_least`, `at_most`] (or strictly greater than `above`)."""
     bound = f"> {above:g}" if above is not None else f">= {at_least:g}"
     if isinstance(value, bool) or not isinstance(value, Real):
         msg = f"{what} must be a finite number {bound}, not {value!r}"
         raise BadValueError(msg)
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
     if not math.isfinite(number) or (number <= above if above is not None else number < at_least):
         msg = f"{what} must be a finite number {bound}, not {number:g}"
+        raise BadValueError(msg)
+    if number > at_most:
+        msg = f"{what} must be at most {at_most:g}, not {number:g}"
         raise BadValueError(msg)
     return number + 0.0  # -0.0 becomes 0.0, so that equal networks are written alike
 

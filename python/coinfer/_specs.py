@@ -231,7 +231,11 @@ def tune_all(strategies: Mapping[str, Strategy], fit: Predictions, network: Netw
             tuned[name] = strategy.fit(fit, network)
             continue
         hosted = {d.model for d in network.deployments}
-        best = max(fit.accuracy(model) for model in fit.models if model in hosted)
+        known = [model for model in fit.models if model in hosted]
+        if not known:
+            msg = f"no model of the network has predictions; {nearest(min(hosted), fit.models)}"
+            raise UnknownNameError(msg)
+        best = max(fit.accuracy(model) for model in known)
         priced = any(d.price_usd for d in network.deployments)
         found = tune(
             strategy,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -402,13 +403,13 @@ def _inspect(file: Path) -> tuple[str, str]:
         if _is_strategy(file):
             return "strategy", str(Strategy.open(file))
         return "network", repr(Network.open(file))
-    if suffix == ".npz":
+    if suffix in (".npz", ".csv"):
         return "predictions", repr(Predictions.open(file))
     if suffix in _TABLES:
         if "arrival_ns" in _columns(file):
             return "trace", repr(Trace.open(file))
         return "predictions", repr(Predictions.open(file))
-    allowed = ".toml, .parquet, .arrow, .feather, .npz"
+    allowed = ".toml, .parquet, .arrow, .feather, .npz, .csv"
     msg = f"{file}: its suffix does not say what it holds; allowed are {allowed}"
     raise BadValueError(msg)
 
@@ -493,7 +494,18 @@ def _write_table(table: Any, path: Path) -> None:
 
 
 def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+    sys.stdout.write(json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN, which becomes null, and no infinity, which becomes "inf": what float() reads."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(float(value))
+    return value
 
 
 def _print_text(text: str) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from coinfer.compiling import Compiler
 from coinfer.errors import BadValueError, UnknownNameError, nearest
-from coinfer.replaying import Requests, Run, _check_seed
+from coinfer.replaying import Requests, Run, check_draws
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -218,9 +218,9 @@ def compare(
     -------
     Comparison
     """
-    _check_seed(seed)
-    if not strategies:
-        msg = "compare needs at least one strategy"
+    check_draws(seed, threads)
+    if not strategies or not isinstance(strategies, Mapping):
+        msg = f"compare needs at least one strategy, as a mapping of name to strategy, not {strategies!r}"
         raise BadValueError(msg)
     compiler = Compiler(predictions, network, threads)
     requests = Requests(trace, predictions, network, threads)

@@ -31,6 +31,8 @@ Leg = tuple[int, int, list[tuple[int, float]]]
 """Nanoseconds, pico-dollars, and (directed link, mean jitter in ns) of a way between two nodes."""
 
 _STAY: Leg = (0, 0, [])
+_NS_MAX = 10**15
+_PICO_USD_MAX = 10**16
 _VECTOR_FORMS = ("logits", "probs")
 _LOGIT_SCORES = ("energy", "logit_margin")
 _GIVES = {
@@ -70,6 +72,7 @@ class Compiler:
         self._outputs = [_outputs(predictions, model) for model in predictions.models]
         self._index = {model: i for i, model in enumerate(predictions.models)}
         self._evidence: dict[object, core.Evidence] = {}
+        self._decisions: dict[object, core.Decisions] = {}
         self._plans: dict[object, CompiledPlan] = {}
         self._legs: dict[tuple[str, str, float], Leg] = {}
 
@@ -96,12 +99,8 @@ class Compiler:
         # Deployments of one model at different nodes give the same evidence.
         said = tuple((model, score, *rest) for model, _, score, *rest in _hashable(members))
         shape = (said, groups, spec.combiner, "" if spec.combiner == "last" else spec.score)
-        key = (
-            shape,
-            tuple((stage.threshold, stage.curve) for stage in spec.stages),
-            spec.oracle,
-            tuple(m[1] for m in members),
-        )
+        rule = (shape, tuple((stage.threshold, stage.curve) for stage in spec.stages), spec.oracle)
+        key = (rule, tuple(m[1] for m in members))
         if key in self._plans:
             return self._plans[key]
         if spec.oracle and self.predictions.labels is None:
@@ -110,7 +109,9 @@ class Compiler:
         first = 0
         stages = []
         for stage in spec.stages:
-            stages.append((first, len(stage.members), float(np.float32(stage.threshold)), 0.0, stage.curve))
+            with np.errstate(over="ignore"):  # beyond float32, a threshold is as good as infinite
+                threshold = float(np.float32(stage.threshold))
+            stages.append((first, len(stage.members), threshold, 0.0, stage.curve))
             first += len(stage.members)
         try:
             plan = core.Plan(
@@ -122,11 +123,10 @@ class Compiler:
         if shape not in self._evidence:
             self._evidence[shape] = core.gather(plan, self._outputs, self._threads)
         evidence = self._evidence[shape]
-        twin = next((p for k, p in self._plans.items() if k[:3] == key[:3]), None)  # type: ignore[index]
-        decisions = (
-            twin.decisions if twin else core.decide(plan, evidence, self.predictions.labels if spec.oracle else None)
-        )
-        self._plans[key] = CompiledPlan(spec, plan, evidence, decisions)
+        if rule not in self._decisions:
+            truth = self.predictions.labels if spec.oracle else None
+            self._decisions[rule] = core.decide(plan, evidence, truth)
+        self._plans[key] = CompiledPlan(spec, plan, evidence, self._decisions[rule])
         return self._plans[key]
 
     def lane(self, compiled: CompiledPlan, ingress: str) -> sim.Lane:
@@ -150,7 +150,7 @@ class Compiler:
                         self.leg(host, deployment.node, model.request_kb),
                         self.leg(deployment.node, host, model.answer_kb),
                         self._service(deployment),
-                        round(deployment.price_usd * 1e12),
+                        self._pico_usd(deployment),
                     )
                 )
         return sim.Lane(compiled.plan, compiled.evidence, compiled.decisions, enter, back, members)
@@ -181,8 +181,10 @@ class Compiler:
                 link = self.network.links[at]
                 ns += round(link.delay_ms * 1e6)
                 if link.bandwidth_mbps is not None:
-                    ns += round(8e6 * payload_kb / link.bandwidth_mbps)
-                pico_usd += round(link.price_usd_per_mb * payload_kb / 1e3 * 1e12)
+                    sending = f"{payload_kb:g} kB over link {link.a!r} -- {link.b!r} take"
+                    ns += _whole(8e6 * payload_kb / link.bandwidth_mbps, _NS_MAX, sending, "ns")
+                paying = f"{payload_kb:g} kB over link {link.a!r} -- {link.b!r} cost"
+                pico_usd += _whole(link.price_usd_per_mb * payload_kb / 1e3 * 1e12, _PICO_USD_MAX, paying, "pico-USD")
                 if link.jitter_ms > 0:
                     jitters.append((2 * at + (0 if forward else 1), link.jitter_ms * 1e6))
             self._legs[key] = (ns, pico_usd, jitters)
@@ -218,7 +220,7 @@ class Compiler:
             ]
             back = self.leg(host, ingress, model.answer_kb)
             elapsed = elapsed + sum(map(_mean_ns, there)) + self.service_ns(deployment)
-            spent += sum(leg[1] for leg in there) + round(deployment.price_usd * 1e12)
+            spent += sum(leg[1] for leg in there) + self._pico_usd(deployment)
             latency.append(elapsed + _mean_ns(back))
             price.append(spent + back[1])
             here = host
@@ -264,7 +266,6 @@ class Compiler:
 
     def _abstain(self, name: str) -> list[int]:
         labels = []
-        output = self.predictions[name]
         for label in self.network.model(name).abstain:
             if isinstance(label, str):
                 classes = self.predictions.classes
@@ -276,8 +277,37 @@ class Compiler:
                     raise UnknownNameError(msg)
                 labels.append(classes.index(label))
             else:
-                labels.append(int(label if output.relabel is None else output.relabel[label]))
+                labels.append(self._abstained(label, name))
         return labels
+
+    def _abstained(self, label: int, name: str) -> int:
+        """Look up an abstention that the network gives as a number: by its declared class, else the shared one."""
+        declared, shared = self.network.model(name).classes, self.predictions.classes
+        if declared is not None and shared is not None:
+            if declared[label] not in shared:
+                msg = (
+                    f"model {name!r} abstains by class {declared[label]!r}, which the predictions lack; "
+                    f"{nearest(declared[label], shared)}"
+                )
+                raise UnknownNameError(msg)
+            return shared.index(declared[label])
+        if self.predictions[name].relabel is not None:
+            msg = (
+                f"model {name!r} abstains by label {label}, but has only some of the shared classes, so that its "
+                "labels have other numbers in the predictions; give the class by name"
+            )
+            raise BadValueError(msg)
+        if label >= self.predictions.class_count:
+            msg = (
+                f"model {name!r} abstains by label {label}, but the predictions have {self.predictions.class_count} "
+                "classes"
+            )
+            raise BadValueError(msg)
+        return label
+
+    def _pico_usd(self, deployment: Deployment) -> int:
+        what = f"deployment {deployment.name!r}: a request costs"
+        return _whole(deployment.price_usd * 1e12, _PICO_USD_MAX, what, "pico-USD")
 
     def _service(self, deployment: Deployment) -> tuple[str, float, float, Any]:
         law = deployment.service
@@ -290,6 +320,8 @@ class Compiler:
                         f"{deployment.model!r} hold no service_us"
                     )
                     raise UnsupportedError(msg)
+                longest = scale * float(measured.max(initial=0.0)) * 1e3
+                _whole(longest, _NS_MAX, f"deployment {deployment.name!r}: the longest measured service takes", "ns")
                 return "measured", scale, 0.0, np.ascontiguousarray(measured, np.float32)
             case laws.Exponential(mean_ms=mean) if mean > 0:
                 return "exponential", mean * 1e6, 0.0, None
@@ -309,6 +341,14 @@ def _outputs(predictions: Predictions, model: str) -> core.Outputs:
     label = np.ascontiguousarray(output.label, np.int32)
     confidence = None if output.confidence is None else np.ascontiguousarray(output.confidence, np.float32)
     return core.Outputs(output.form, None, label, confidence, None)
+
+
+def _whole(value: float, at_most: int, what: str, unit: str) -> int:
+    """Round to a whole number, half to even; refuse what sums in int64 could not hold."""
+    if not value <= at_most:
+        msg = f"{what} {value:.3g} {unit}, more than the {at_most:.3g} {unit} that can be added up exactly"
+        raise BadValueError(msg)
+    return round(value)
 
 
 def _mean_ns(leg: Leg) -> float:

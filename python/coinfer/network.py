@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from coinfer import service as laws
 from coinfer._checks import (
+    MILLISECONDS_MAX,
     check_integer,
     check_keys,
     check_list,
@@ -151,8 +152,8 @@ class Link:
             bandwidth_mbps = check_number(bandwidth_mbps, f"{place}: bandwidth_mbps", above=0.0)
         values = {
             "between": (a, b),
-            "delay_ms": check_number(delay_ms, f"{place}: delay_ms"),
-            "jitter_ms": check_number(jitter_ms, f"{place}: jitter_ms"),
+            "delay_ms": check_number(delay_ms, f"{place}: delay_ms", at_most=MILLISECONDS_MAX),
+            "jitter_ms": check_number(jitter_ms, f"{place}: jitter_ms", at_most=MILLISECONDS_MAX),
             "bandwidth_mbps": bandwidth_mbps,
             "price_usd_per_mb": check_number(price_usd_per_mb, f"{place}: price_usd_per_mb"),
             "directed": directed,

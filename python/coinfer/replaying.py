@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from coinfer._checks import check_integer
 from coinfer._core import sim
+from coinfer.calibrating import step as read_curve
 from coinfer.compiling import CompiledPlan, Compiler
 from coinfer.errors import BadValueError
 from coinfer.results import Estimate, Latency, Summary
+from coinfer.strategy.base import Strategy
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,7 +28,6 @@ if TYPE_CHECKING:
 
     from coinfer.network import Network
     from coinfer.predictions import Predictions
-    from coinfer.strategy.base import Strategy
     from coinfer.trace import Trace
 
 __all__ = ["Explanation", "Requests", "Run", "replay"]
@@ -123,6 +125,9 @@ class Run:
         seed: int = 0,
         name: str | None = None,
     ) -> None:
+        if not isinstance(strategy, Strategy):
+            msg = f"{name or 'strategy'} must be a strategy such as coinfer.Forward(threshold=0.9), not {strategy!r}"
+            raise BadValueError(msg)
         self.trace = requests.trace
         self.predictions = compiler.predictions
         self.network = compiler.network
@@ -231,6 +236,7 @@ class Run:
         Explanation
             Every stage with its answers, score, threshold and reason; then the outcome.
         """
+        request = check_integer(request, "request", at_least=-(2**63), at_most=2**63 - 1)
         if not 0 <= request < len(self.trace):
             msg = f"request {request} is not in the trace, whose rows are 0 to {len(self.trace) - 1}"
             raise BadValueError(msg)
@@ -250,6 +256,7 @@ class Run:
 
     def _step(self, compiled: CompiledPlan, lane: int, sample: int, stage: int, settled: bool) -> dict[str, Any]:
         spec = compiled.spec
+        curve = spec.stages[stage].curve
         label = int(compiled.evidence.label[stage, sample])
         score = float(compiled.evidence.score[stage, sample])
         threshold = spec.stages[stage].threshold
@@ -264,7 +271,10 @@ class Run:
         elif np.isnan(score):
             reason = "no score: goes on"
         else:
-            reason = f"{'>=' if settled else '<'} threshold {threshold:.6g}: {'settles' if settled else 'goes on'}"
+            # Where the rule reads a curve, it is the curve's value that was compared.
+            read = "" if curve is None else f"read as {float(read_curve(curve, score)) + 0.0:.6g} "
+            compared, verdict = (">=", "settles") if settled else ("<", "goes on")
+            reason = f"{read}{compared} threshold {threshold:.6g}: {verdict}"
         deployments = spec.stages[stage].members
         return {
             "stage": stage,
@@ -422,7 +432,7 @@ def replay(
     >>> float(run.summary.accuracy), run.summary.latency_us.max, round(run.summary.settled_by_node["cloud"], 3)
     (1.0, 46000.0, 0.333)
     """
-    _check_seed(seed)
+    check_draws(seed, threads)
     compiler = Compiler(predictions, network, threads)
     return Run(Requests(trace, predictions, network, threads), compiler, strategy, seed)
 
@@ -440,7 +450,9 @@ def _deadlines(trace: Trace) -> NDArray[np.int64] | None:
     return deadlines
 
 
-def _check_seed(seed: int) -> None:
+def check_draws(seed: int, threads: int) -> None:
+    """Refuse a seed that is no uint64, and a number of threads that is none."""
+    check_integer(threads, "threads", at_least=0, at_most=2**16)
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**64:
         msg = f"seed must be an integer from 0 to 2**64 - 1, not {seed!r}"
         raise BadValueError(msg)

@@ -13,10 +13,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
-from coinfer._checks import check_keys, check_name, check_number
+from coinfer._checks import MILLISECONDS_MAX, check_keys, check_name, check_number
 from coinfer.errors import BadValueError, UnknownNameError, nearest
 
 __all__ = ["Constant", "Exponential", "Gamma", "Law", "Linear", "LogNormal", "Measured", "parse"]
+
+
+_CV_MIN, _CV_MAX = 1e-9, 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +38,14 @@ class _Law:
         """
         return {"law": self.law, **asdict(self)}
 
-    def _check(self, field: str, *, above: float | None = None) -> None:
-        value = check_number(getattr(self, field), f"service law {self.law!r}: {field}", above=above)
+    def _check(self, field: str, *, above: float | None = None, at_most: float = MILLISECONDS_MAX) -> None:
+        value = check_number(getattr(self, field), f"service law {self.law!r}: {field}", above=above, at_most=at_most)
         object.__setattr__(self, field, value)
+
+    def _check_cv(self) -> None:
+        """Beyond these bounds float64 holds neither the shape of a gamma nor the tail of a log-normal."""
+        self._check("cv", above=0.0, at_most=_CV_MAX)
+        object.__setattr__(self, "cv", check_number(self.cv, f"service law {self.law!r}: cv", at_least=_CV_MIN))  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +55,7 @@ class Constant(_Law):
     Parameters
     ----------
     mean_ms : float
-        Milliseconds, >= 0.
+        Milliseconds, from 0 to 1e9.
 
     Raises
     ------
@@ -69,7 +77,7 @@ class Linear(_Law):
     Parameters
     ----------
     base_ms, per_item_ms : float
-        Milliseconds, >= 0.
+        Milliseconds, from 0 to 1e9.
     """
 
     law: ClassVar[str] = "linear"
@@ -93,7 +101,7 @@ class Exponential(_Law):
     Parameters
     ----------
     mean_ms : float
-        Milliseconds, >= 0.
+        Milliseconds, from 0 to 1e9.
     """
 
     law: ClassVar[str] = "exponential"
@@ -112,7 +120,7 @@ class LogNormal(_Law):
     mean_ms : float
         Mean of the service time itself (not of its logarithm), milliseconds, >= 0.
     cv : float
-        Standard deviation / mean, > 0.
+        Standard deviation / mean, from 1e-9 to 1e9.
     """
 
     law: ClassVar[str] = "lognormal"
@@ -121,7 +129,7 @@ class LogNormal(_Law):
 
     def __post_init__(self) -> None:
         self._check("mean_ms")
-        self._check("cv", above=0.0)
+        self._check_cv()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +139,9 @@ class Gamma(_Law):
     Parameters
     ----------
     mean_ms : float
-        Milliseconds, >= 0.
+        Milliseconds, from 0 to 1e9.
     cv : float
-        Standard deviation / mean, > 0.
+        Standard deviation / mean, from 1e-9 to 1e9.
     """
 
     law: ClassVar[str] = "gamma"
@@ -142,7 +150,7 @@ class Gamma(_Law):
 
     def __post_init__(self) -> None:
         self._check("mean_ms")
-        self._check("cv", above=0.0)
+        self._check_cv()
 
 
 @dataclass(frozen=True, slots=True)

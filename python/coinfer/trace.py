@@ -306,6 +306,9 @@ class Trace:
             times[0] += now_ns
             np.cumsum(times, out=times)
             now_ns = float(times[-1])
+            if not now_ns < 2**63:
+                msg = f"poisson: at {rate:g} requests per second, {count} requests take longer than int64 counts ns"
+                raise BadValueError(msg)
             yield cls._trusted(
                 arrival_ns=frozen(np.rint(times).astype(np.int64)),
                 ingress=frozen(draw_nodes(places, size, len(nodes), weights)),

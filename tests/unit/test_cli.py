@@ -245,7 +245,8 @@ def test_validate_tells_every_kind_of_file(run):
         ("t.parquet", b"PAR1 not really", "t.parquet"),
         ("a.arrow", b"nothing", "a.arrow"),
         ("z.npz", b"", "z.npz"),
-        ("x.csv", b"1,2\n", "suffix"),
+        ("x.csv", b"1,2\n", "column '1'"),
+        ("x.txt", b"1,2\n", "suffix"),
     ],
 )
 def test_validate_refuses_in_one_sentence(run, tmp_path, name, content, said):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import tomllib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -145,7 +145,7 @@ class Strategy(ABC):
     def parse(table: Mapping[str, Any], where: str = "strategy") -> Strategy:
         """Build any strategy from a table with a `kind`; `where` opens the error messages."""
         kind = table.get("kind")
-        if kind not in Strategy._kinds:
+        if not isinstance(kind, str) or kind not in Strategy._kinds:
             said = f"has kind {kind!r}" if "kind" in table else "has no key 'kind'"
             msg = f"{where}: {said}; {nearest(str(kind), sorted(Strategy._kinds))}"
             raise UnknownNameError(msg)
@@ -164,6 +164,15 @@ def only_keys(table: Mapping[str, Any], allowed: tuple[str, ...], kind: str) -> 
         if key not in allowed:
             msg = f"unknown key {key!r} of a strategy of kind {kind!r}; {nearest(key, allowed)}"
             raise UnknownNameError(msg)
+
+
+def check_models(models: object, kind: str) -> tuple[str, ...]:
+    """Give the models to walk past as a tuple of names; a string is one name, not many."""
+    named = tuple(models) if isinstance(models, Iterable) and not isinstance(models, str) else ()
+    if not named or not all(isinstance(model, str) for model in named):
+        msg = f"{kind}: models must be a sequence of at least one model name, not {models!r}"
+        raise BadValueError(msg)
+    return named
 
 
 def walk(network: Network, ingress: str, models: tuple[str, ...] | None) -> tuple[Deployment, ...]:

@@ -8,6 +8,7 @@ not a threshold.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from coinfer.errors import BadValueError, UnknownNameError, UnsupportedError, nearest
-from coinfer.strategy.base import PlanSpec, StageSpec, Steps, Strategy, check_score, only_keys, walk
+from coinfer.strategy.base import PlanSpec, StageSpec, Steps, Strategy, check_models, check_score, only_keys, walk
 
 if TYPE_CHECKING:
     from coinfer.network import Network
@@ -88,11 +89,12 @@ class ExpectedGain(Strategy):
         if not (_is_number(self.ms_per_usd) and self.ms_per_usd >= 0):
             msg = f"ExpectedGain: ms_per_usd must be a number of milliseconds, at least 0, not {self.ms_per_usd!r}"
             raise BadValueError(msg)
-        if self.horizon is not None and (not isinstance(self.horizon, int) or self.horizon < 1):
+        whole = isinstance(self.horizon, int) and not isinstance(self.horizon, bool)
+        if self.horizon is not None and (not whole or self.horizon < 1):
             msg = f"ExpectedGain: horizon must be a whole number of stages, at least 1, or None, not {self.horizon!r}"
             raise BadValueError(msg)
         if self.models is not None:
-            object.__setattr__(self, "models", tuple(self.models))
+            object.__setattr__(self, "models", check_models(self.models, "ExpectedGain"))
 
     @property
     def name(self) -> str:
@@ -141,7 +143,7 @@ class ExpectedGain(Strategy):
         from coinfer.calibrating import isotonic, step
 
         stages = len(wrong)
-        ahead = stages if self.horizon is None else self.horizon
+        ahead = stages if self.horizon is None else min(self.horizon, stages)
         rules: list[tuple[Steps, float]] = []
         later = [self.alpha * wrong[-1]] * (ahead + 1)  # [h][sample]: ms, when looking at most h stages ahead
         for stage in range(stages - 2, -1, -1):
@@ -211,13 +213,24 @@ class ExpectedGain(Strategy):
         rows = given.pop("rule", None)
         if rows is not None:
             rules: dict[str, list[tuple[Steps, float]]] = {}
+            if not isinstance(rows, list):
+                msg = f"rule must be an array of tables, written [[rule]], not {rows!r}"
+                raise BadValueError(msg)
             for at, row in enumerate(rows):
                 try:
-                    curve = tuple(map(float, row["cut"])), tuple(map(float, row["value"]))
-                    rules.setdefault(str(row["ingress"]), []).append((curve, float(row["threshold"])))
+                    ingress, stage, threshold = str(row["ingress"]), row["stage"], float(row["threshold"])
+                    cut, value = tuple(map(float, row["cut"])), tuple(map(float, row["value"]))
                 except (KeyError, TypeError, ValueError) as error:
                     msg = f"[[rule]] {at} must have ingress, stage, threshold, cut and value: {error}"
                     raise BadValueError(msg) from None
+                known = rules.setdefault(ingress, [])
+                if stage != len(known):
+                    msg = f"[[rule]] {at} is for stage {stage!r} of ingress {ingress!r}, but stage {len(known)} is next"
+                    raise BadValueError(msg)
+                if not cut or len(cut) != len(value) or any(not a < b for a, b in itertools.pairwise(cut)):
+                    msg = f"[[rule]] {at}: cut must ascend, with one value for each cut"
+                    raise BadValueError(msg)
+                known.append(((cut, value), threshold))
             given["rules"] = {ingress: tuple(stages) for ingress, stages in rules.items()}
         return cls(**given)
 

@@ -8,7 +8,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from coinfer.errors import BadValueError, UnsupportedError
-from coinfer.strategy.base import PlanSpec, StageSpec, Strategy, check_score, only_keys, thresholds_along, walk
+from coinfer.strategy.base import (
+    PlanSpec,
+    StageSpec,
+    Strategy,
+    check_models,
+    check_score,
+    only_keys,
+    thresholds_along,
+    walk,
+)
 
 if TYPE_CHECKING:
     from coinfer.network import Network
@@ -78,10 +87,7 @@ class Forward(Strategy):
         if self.threshold is not None:
             object.__setattr__(self, "threshold", _number(self.threshold, "threshold"))
         if self.models is not None and self.models != ANY:
-            if isinstance(self.models, str) or not self.models:
-                msg = f"models must be a sequence of at least one model name, or {ANY!r}, not {self.models!r}"
-                raise BadValueError(msg)
-            object.__setattr__(self, "models", tuple(str(model) for model in self.models))
+            object.__setattr__(self, "models", check_models(self.models, f"Forward (or models={ANY!r})"))
         for where, value in _temperatures(self.temperature).items():
             if not (_number(value, f"temperature{where}") > 0 and math.isfinite(value)):
                 msg = f"temperature{where} must be a positive number, not {value!r}"
@@ -166,6 +172,8 @@ def _number(value: object, what: str) -> float:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         number = math.nan
+    except OverflowError:
+        number = math.inf if value > 0 else -math.inf  # type: ignore[operator]  # a huge int
     if math.isnan(number) or isinstance(value, str | bool):
         msg = f"{what} must be a number, not {value!r}"
         raise BadValueError(msg)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from coinfer._checks import check_list
 from coinfer.errors import BadValueError, UnknownNameError, nearest
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Constraint:
     @classmethod
     def parse_all(cls, texts: str | Iterable[str]) -> tuple[Constraint, ...]:
         """Read several; a single text is one constraint."""
-        return tuple(cls.parse(text) for text in ([texts] if isinstance(texts, str) else texts))
+        return tuple(cls.parse(text) for text in ([texts] if isinstance(texts, str) else _listed(texts)))
 
     def holds(self, values: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Say where the bound is met."""
@@ -74,6 +75,10 @@ class Constraint:
 
     def __str__(self) -> str:
         return f"{self.quantity} {self.relation} {self.bound:g}"
+
+
+def _listed(texts: object) -> list[str]:
+    return check_list(texts, "subject_to", "constraints such as 'accuracy >= 0.95'")
 
 
 def known_quantity(name: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import numpy as np
 from coinfer._core import sweep
 from coinfer.compiling import CompiledPlan, Compiler
 from coinfer.errors import BadValueError, UnsupportedError
-from coinfer.replaying import _check_seed
+from coinfer.replaying import check_draws
 from coinfer.results import Estimate
 from coinfer.strategy.forward import ANY, Forward
 from coinfer.tuning.constraint import Constraint, known_quantity
@@ -95,9 +96,10 @@ class Tuned:
         shown: list[tuple[str, str, str]] = []
         for name in ("accuracy", "forwarded_share", "stages", "latency_us_mean", "price_usd"):
             if name in self.chosen:
-                measured = self.measured[name]
+                measured = self.measured.get(name)  # no accuracy if no held-out sample has a label
                 interval = f" ({measured.low:.4f} to {measured.high:.4f})" if isinstance(measured, Estimate) else ""
-                shown.append((name, f"{self.chosen[name]:.6g}", f"{measured:.6g}{interval}"))
+                said = "unknown" if measured is None else f"{measured:.6g}{interval}"
+                shown.append((name, f"{self.chosen[name]:.6g}", said))
         return shown
 
     def __str__(self) -> str:
@@ -194,7 +196,7 @@ def tune(
         raise UnsupportedError(msg)
     objective = known_quantity(minimise)
     constraints = Constraint.parse_all(subject_to)
-    _check_seed(seed)
+    check_draws(seed, threads)
     if predictions.labels is None and (objective == "accuracy" or any(c.quantity == "accuracy" for c in constraints)):
         msg = "accuracy needs the true labels of the samples, but these predictions have none"
         raise UnsupportedError(msg)
@@ -313,8 +315,8 @@ def _split(
 ) -> tuple[NDArray[np.uint32], NDArray[np.uint32] | None]:
     if split is None:
         return np.arange(count, dtype=np.uint32), None
-    shares = tuple(split)
-    if len(shares) != 2 or any(isinstance(s, str) or not 0 < s < 1 for s in shares) or sum(shares) > 1 + 1e-9:
+    shares = tuple(split) if isinstance(split, Iterable) else ()
+    if len(shares) != 2 or not all(isinstance(s, Real) and 0 < s < 1 for s in shares) or sum(shares) > 1 + 1e-9:
         msg = (
             f"split must be two positive shares (to choose on, to measure on), at most 1 in sum, or None, not {split!r}"
         )

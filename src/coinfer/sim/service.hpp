@@ -8,7 +8,9 @@
 
 namespace coinfer {
 
-inline std::int64_t to_ns(double ns) noexcept { return std::llrint(ns); }
+/// Beyond max_ns (104 days) a draw from a long tail counts as max_ns: sums of a thousand still fit.
+inline constexpr double max_ns = 0x1.0p53;
+inline std::int64_t to_ns(double ns) noexcept { return std::llrint(ns < max_ns ? ns : max_ns); }
 
 enum class Law : std::uint8_t { constant, exponential, lognormal, gamma, measured };
 
