@@ -2,6 +2,7 @@
 
 from coinfer import cpu, datasets, service
 from coinfer._core import __version__
+from coinfer.calibrating import Calibration, calibrate
 from coinfer.combining import Combined, combine
 from coinfer.comparing import Comparison, compare
 from coinfer.errors import BadFileError, BadValueError, CoinferError, UnknownNameError, UnsupportedError
@@ -10,13 +11,15 @@ from coinfer.predictions import ModelOutput, Predictions
 from coinfer.replaying import Run, replay
 from coinfer.results import Estimate, Summary
 from coinfer.scoring import score, scores
-from coinfer.strategy import Ensemble, ExpectedGain, Forward, Local, Remote, SelectionOracle, Strategy
+from coinfer.strategy import Calibrated, Ensemble, ExpectedGain, Forward, Local, Remote, SelectionOracle, Strategy
 from coinfer.trace import Trace
 from coinfer.tuning import Tuned, tune
 
 __all__ = [
     "BadFileError",
     "BadValueError",
+    "Calibrated",
+    "Calibration",
     "CoinferError",
     "Combined",
     "Comparison",
@@ -42,6 +45,7 @@ __all__ = [
     "UnknownNameError",
     "UnsupportedError",
     "__version__",
+    "calibrate",
     "combine",
     "compare",
     "cpu",

@@ -251,7 +251,7 @@ class Compiler:
             score,
             float(spec.weights.get(model, 1.0)),
             temperature,
-            None,
+            spec.calibration.get(model),
             self._abstain(model),
         )
 

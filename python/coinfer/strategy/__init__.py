@@ -1,6 +1,7 @@
 """Delivery strategies: where a request is answered, one file each."""
 
 from coinfer.strategy.base import PlanSpec, StageSpec, Strategy
+from coinfer.strategy.calibrated import Calibrated
 from coinfer.strategy.ensemble import Ensemble
 from coinfer.strategy.expected_gain import ExpectedGain
 from coinfer.strategy.forward import Forward
@@ -9,6 +10,7 @@ from coinfer.strategy.oracle import SelectionOracle
 from coinfer.strategy.remote import Remote
 
 __all__ = [
+    "Calibrated",
     "Ensemble",
     "ExpectedGain",
     "Forward",

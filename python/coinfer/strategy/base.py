@@ -59,6 +59,8 @@ class PlanSpec:
         How the answers so far become one: ``"last"`` (the newest counts), ``"mean"``, ``"logpool"`` or ``"vote"``.
     weights : mapping of str to float
         Weight per model in a combination; 1 where absent.
+    calibration : mapping of str to Steps
+        Per model, what its confidence is read as; only with ``score="confidence"`` and the combiner ``"last"``.
     """
 
     stages: tuple[StageSpec, ...]
@@ -67,6 +69,7 @@ class PlanSpec:
     oracle: bool = False
     combiner: str = "last"
     weights: Mapping[str, float] = field(default_factory=dict)
+    calibration: Mapping[str, Steps] = field(default_factory=dict)
 
 
 class Strategy(ABC):
