@@ -10,6 +10,7 @@ strategy: the engine reads each model through its temperature or its curve, in r
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -198,7 +199,7 @@ class Calibration:
             except (KeyError, TypeError, ValueError) as error:
                 msg = f"[[curve]] {at} must have model, cut and value: {error}"
                 raise BadValueError(msg) from None
-            if not cut or len(cut) != len(value) or any(not a < b for a, b in zip(cut, cut[1:], strict=False)):
+            if not cut or len(cut) != len(value) or any(not a < b for a, b in itertools.pairwise(cut)):
                 msg = f"[[curve]] {at} of model {model!r}: cut must ascend, with one value for each cut"
                 raise BadValueError(msg)
             curves[model] = (cut, value)
@@ -294,23 +295,21 @@ def _temperature(name: str, output: ModelOutput, labels: NDArray[np.int32]) -> f
         truth = np.where(labels >= 0, own[labels], -1)
     usable = (truth >= 0) & ~np.isnan(output.vector).any(axis=1)
     z = output.vector[usable]
-    if output.form == "probs":
-        z = np.log(np.maximum(z, _LEAST_PROB))
-    else:
-        z = np.maximum(z, np.float32(-1e30))  # -inf for the true class would make every temperature as bad
+    # Impossible is very unlikely: -inf for one true class would make every temperature as bad as any other.
+    z = np.log(np.maximum(z, _LEAST_PROB)) if output.form == "probs" else np.maximum(z, np.float32(-1e30))
     if not len(z):
         msg = f"model {name!r} answers no labelled sample: there is nothing to calibrate"
         raise UnsupportedError(msg)
-    said = z[np.arange(len(z)), truth[usable]].astype(np.float64).mean()
+    said = float(z[np.arange(len(z)), truth[usable]].astype(np.float64).mean())
 
     def loss(log_temperature: float) -> float:
         t = math.exp(log_temperature)
         energy = score_of(z, kind="energy", temperature=t)
         return (float(energy.mean(dtype=np.float64)) - said) / t
 
-    low, high = map(math.log, TEMPERATURES)
-    found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-5})
-    return float(np.float32(math.exp(found.x)))
+    bounds = math.log(TEMPERATURES[0]), math.log(TEMPERATURES[1])
+    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-5})
+    return float(np.float32(math.exp(float(found.x))))
 
 
 def _tempered(output: ModelOutput, temperature: float) -> ModelOutput:
@@ -318,8 +317,8 @@ def _tempered(output: ModelOutput, temperature: float) -> ModelOutput:
     t = np.float32(temperature)
     if output.form == "logits":
         return output._with(vector=output.vector / t)
-    vector = np.empty(output.vector.shape, np.float32)
-    rows = max(1, _BLOCK_FLOATS // vector.shape[1])
+    vector: NDArray[np.float32] = np.empty_like(output.vector)
+    rows = max(1, _BLOCK_FLOATS // output.vector.shape[1])
     for first in range(0, len(vector), rows):
         log_p = np.log(np.maximum(output.vector[first : first + rows], _LEAST_PROB)) / t
         log_p -= log_p.max(axis=1, keepdims=True)
