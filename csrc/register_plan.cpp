@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 #include <tuple>
+#include <variant>
 #include <vector>
 
 #include "arrays.hpp"
@@ -91,7 +92,7 @@ using Points = std::optional<std::tuple<std::vector<float>, std::vector<float>>>
 using MemberRow = std::tuple<std::uint32_t, std::uint32_t, std::string, double, float, Points, std::vector<Label>>;
 using StageRow = std::tuple<std::uint32_t, std::uint32_t, float, float, Points>;
 
-std::shared_ptr<const Combiner> make_combiner(const std::string& name, std::size_t classes, const std::string& score) {
+std::shared_ptr<Combiner> make_combiner(const std::string& name, std::size_t classes, const std::string& score) {
   if (name == "last") return std::make_shared<Last>();
   const Kind kind = kind_of(score).value_or(Kind::max_prob);
   if (name == "mean") return std::make_shared<Pool>(How::mean, classes, kind);
@@ -101,8 +102,8 @@ std::shared_ptr<const Combiner> make_combiner(const std::string& name, std::size
 }
 
 std::shared_ptr<Plan> make_plan(const std::vector<MemberRow>& members, const std::vector<StageRow>& stages,
-                                const std::string& combiner, bool oracle, std::size_t classes,
-                                const std::string& score) {
+                                const std::variant<std::string, std::shared_ptr<Combiner>>& combiner, bool oracle,
+                                std::size_t classes, const std::string& score) {
   auto plan = std::make_shared<Plan>();
   const auto keep = [&](const Points& points) {
     const std::shared_ptr<const Curve> curve = make_curve(points);
@@ -115,7 +116,8 @@ std::shared_ptr<Plan> make_plan(const std::vector<MemberRow>& members, const std
   for (const auto& [first, count, threshold, per_us, curve] : stages) {
     plan->stages.push_back({first, count, threshold, per_us, keep(curve)});
   }
-  plan->combiner = make_combiner(combiner, classes, score);
+  const auto* name = std::get_if<std::string>(&combiner);
+  plan->combiner = name ? make_combiner(*name, classes, score) : std::get<std::shared_ptr<Combiner>>(combiner);
   plan->oracle = oracle;
   validate(*plan);
   return plan;
@@ -129,6 +131,12 @@ void register_plan(py::module_& module) {
   py::class_<Held>(plan, "Outputs")
       .def(py::init(&make_outputs), py::arg("form"), py::arg("vector") = py::none(), py::arg("label") = py::none(),
            py::arg("confidence") = py::none(), py::arg("relabel") = py::none());
+
+  // Other files register combiners of their own as functions or classes that give one of these.
+  py::class_<Combiner, std::shared_ptr<Combiner>>(plan, "Combiner")
+      .def(py::init(&make_combiner), py::arg("name"), py::arg("classes") = 0, py::arg("score") = "max_prob")
+      .def_property_readonly("state_floats", &Combiner::state_floats)
+      .def_property_readonly("memoryless", &Combiner::memoryless);
 
   py::class_<Plan, std::shared_ptr<Plan>>(plan, "Plan")
       .def(py::init(&make_plan), py::arg("members"), py::arg("stages"), py::arg("combiner"), py::arg("oracle"),

@@ -143,8 +143,8 @@ def named(specs: Iterable[str]) -> dict[str, Strategy]:
 
 def untuned(strategy: Strategy) -> bool:
     """Say whether the strategy is a template: its threshold has yet to be found, or its rule to be fitted."""
-    if isinstance(strategy, ExpectedGain):
-        return strategy.rules is None
+    if not strategy.fitted:
+        return True
     return isinstance(strategy, Forward) and strategy.thresholds is None and strategy.threshold is None
 
 
@@ -219,7 +219,7 @@ def tune_all(strategies: Mapping[str, Strategy], fit: Predictions, network: Netw
 
     tuned = dict(strategies)
     for name, strategy in strategies.items():
-        if not isinstance(strategy, Forward | ExpectedGain) or not untuned(strategy):
+        if not untuned(strategy):
             continue
         if fit.labels is None:
             msg = (
@@ -227,9 +227,10 @@ def tune_all(strategies: Mapping[str, Strategy], fit: Predictions, network: Netw
                 "samples; give thresholds, as in forward:margin:0.9"
             )
             raise UnsupportedError(msg)
-        if isinstance(strategy, ExpectedGain):
+        if not strategy.fitted:
             tuned[name] = strategy.fit(fit, network)
             continue
+        assert isinstance(strategy, Forward)
         hosted = {d.model for d in network.deployments}
         known = [model for model in fit.models if model in hosted]
         if not known:

@@ -16,7 +16,8 @@ import numpy as np
 from coinfer import service as laws
 from coinfer._core import plan as core
 from coinfer._core import sim
-from coinfer.errors import BadValueError, UnknownNameError, UnsupportedError, nearest
+from coinfer.combiner import combiner
+from coinfer.errors import BadValueError, CoinferError, UnknownNameError, UnsupportedError, nearest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -98,7 +99,8 @@ class Compiler:
         groups = tuple(len(stage.members) for stage in spec.stages)
         # Deployments of one model at different nodes give the same evidence.
         said = tuple((model, score, *rest) for model, _, score, *rest in _hashable(members))
-        shape = (said, groups, spec.combiner, "" if spec.combiner == "last" else spec.score)
+        made = combiner(spec.combiner)
+        shape = (said, groups, made.key, "" if spec.combiner == "last" else spec.score)
         rule = (shape, tuple((stage.threshold, stage.curve) for stage in spec.stages), spec.oracle)
         key = (rule, tuple(m[1] for m in members))
         if key in self._plans:
@@ -114,9 +116,11 @@ class Compiler:
             stages.append((first, len(stage.members), threshold, 0.0, stage.curve))
             first += len(stage.members)
         try:
-            plan = core.Plan(
-                members, stages, spec.combiner, spec.oracle, self.predictions.class_count, _combined_score(spec)
-            )
+            models = [deployment.model for stage in spec.stages for deployment in stage.members]
+            built = made.build(self.predictions.class_count, models, _combined_score(spec))
+            plan = core.Plan(members, stages, built, spec.oracle)
+        except CoinferError:
+            raise
         except ValueError as error:
             msg = f"the plan at {ingress!r} cannot run: {error}"
             raise BadValueError(msg) from error
@@ -257,9 +261,10 @@ class Compiler:
 
     def _check_combined(self, model: str, spec: PlanSpec) -> None:
         form = self.predictions[model].form
-        if spec.combiner != "vote" and form not in _VECTOR_FORMS:
+        made = combiner(spec.combiner)
+        if made.needs == "vectors" and form not in _VECTOR_FORMS:
             msg = (
-                f"model {model!r} {_GIVES[form]}, but {spec.combiner!r} combines probabilities; use 'vote', leave the "
+                f"model {model!r} {_GIVES[form]}, but {made.name!r} combines probabilities; use 'vote', leave the "
                 "model out, or give its logits or probabilities"
             )
             raise UnsupportedError(msg)

@@ -17,12 +17,19 @@ class Outputs:
         relabel: NDArray[np.int32] | None = None,
     ) -> None: ...
 
+class Combiner:
+    def __init__(self, name: str, classes: int = 0, score: str = "max_prob") -> None: ...
+    @property
+    def state_floats(self) -> int: ...
+    @property
+    def memoryless(self) -> bool: ...
+
 class Plan:
     def __init__(
         self,
         members: Sequence[tuple[Any, ...]],
         stages: Sequence[tuple[int, int, float, float, _Points | None]],
-        combiner: str,
+        combiner: str | Combiner,
         oracle: bool,
         classes: int = 0,
         score: str = "max_prob",

@@ -19,7 +19,9 @@ from coinfer.errors import BadFileError, BadValueError, UnknownNameError, Unsupp
 from coinfer.paths import path
 
 if TYPE_CHECKING:
+    from coinfer.combiner import CombinerSpec
     from coinfer.network import Deployment, Network
+    from coinfer.predictions import Predictions
 
 SCORES = ("confidence", "max_prob", "margin", "entropy", "energy", "logit_margin", "gini")
 """What a stop rule may compare: the reported confidence, or a kind of `coinfer.score`."""
@@ -55,8 +57,9 @@ class PlanSpec:
         Temperature per model; 1 where absent.
     oracle : bool
         Stop with knowledge of the true labels.
-    combiner : str
-        How the answers so far become one: ``"last"`` (the newest counts), ``"mean"``, ``"logpool"`` or ``"vote"``.
+    combiner : str or CombinerSpec
+        How the answers so far become one: ``"last"`` (the newest counts), ``"mean"``, ``"logpool"``, ``"vote"``, or a
+        description that the engine's combiner is built from.
     weights : mapping of str to float
         Weight per model in a combination; 1 where absent.
     calibration : mapping of str to Steps
@@ -67,7 +70,7 @@ class PlanSpec:
     score: str = "confidence"
     temperature: Mapping[str, float] = field(default_factory=dict)
     oracle: bool = False
-    combiner: str = "last"
+    combiner: str | CombinerSpec = "last"
     weights: Mapping[str, float] = field(default_factory=dict)
     calibration: Mapping[str, Steps] = field(default_factory=dict)
 
@@ -106,6 +109,15 @@ class Strategy(ABC):
     @abstractmethod
     def from_dict(cls, table: Mapping[str, Any]) -> Strategy:
         """Build a strategy from `to_dict`'s table, its `kind` taken off."""
+
+    @property
+    def fitted(self) -> bool:
+        """Whether nothing is left to learn: replaying a strategy that is not fitted is an error."""
+        return True
+
+    def fit(self, predictions: Predictions, network: Network) -> Strategy:
+        """Learn from labelled samples what the strategy needs to know; give the strategy that can be replayed."""
+        return self
 
     def parameters(self) -> tuple[str, ...]:
         """Name what `coinfer.tune` may move; empty if there is nothing to tune."""

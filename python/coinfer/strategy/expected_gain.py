@@ -102,6 +102,11 @@ class ExpectedGain(Strategy):
         myopic = f", horizon {self.horizon}" if self.horizon is not None else ""
         return f"ExpectedGain({self.alpha:g} ms{myopic})"
 
+    @property
+    def fitted(self) -> bool:
+        """Whether the rule is estimated."""
+        return self.rules is not None
+
     def fit(self, predictions: Predictions, network: Network) -> ExpectedGain:
         """Estimate the rule for every ingress node of a network.
 
