@@ -9,6 +9,7 @@ The grammar is kept so small that it needs no quoting in a shell::
     forward:SCORE:0.9            one threshold for all stages
     forward:SCORE:0.9,0.8        one per stage but the last
     forward:SCORE:any            to be tuned, and tiers may be left out
+    forward:SCORE:each           to be tuned, one per stage but the last
     gain:ALPHA                   a wrong answer is worth ALPHA ms of delay; to be fitted
     gain:ALPHA,MS                ... and a dollar is worth MS ms
     ensemble:HOW                 all models at once: mean, logpool or vote
@@ -26,7 +27,7 @@ import numpy as np
 
 from coinfer.errors import BadValueError, UnknownNameError, UnsupportedError, nearest
 from coinfer.strategy import Ensemble, ExpectedGain, Forward, Local, Remote, SelectionOracle, Strategy
-from coinfer.strategy.forward import ANY
+from coinfer.strategy.forward import ANY, EACH
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -109,6 +110,8 @@ def _forward(score: str = "max_prob", thresholds: str = "") -> Forward:
         return Forward(score=score)
     if thresholds == ANY:
         return Forward(score=score, models=ANY)
+    if thresholds == EACH:
+        return Forward(score=score, thresholds=EACH)
     values = _numbers(thresholds, "thresholds")
     return Forward(score=score, threshold=values[0]) if len(values) == 1 else Forward(score, tuple(values))
 
@@ -145,7 +148,9 @@ def untuned(strategy: Strategy) -> bool:
     """Say whether the strategy is a template: its threshold has yet to be found, or its rule to be fitted."""
     if not strategy.fitted:
         return True
-    return isinstance(strategy, Forward) and strategy.thresholds is None and strategy.threshold is None
+    if not isinstance(strategy, Forward) or strategy.threshold is not None or strategy.by_ingress is not None:
+        return False
+    return strategy.thresholds is None or strategy.thresholds == EACH
 
 
 def default_strategies(predictions: Predictions, network: Network) -> dict[str, Strategy]:

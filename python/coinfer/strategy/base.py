@@ -11,7 +11,7 @@ import math
 import tomllib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SCORES = ("confidence", "max_prob", "margin", "entropy", "energy", "logit_margin", "gini")
 """What a stop rule may compare: the reported confidence, or a kind of `coinfer.score`."""
 
-__all__ = ["SCORES", "PlanSpec", "StageSpec", "Steps", "Strategy"]
+__all__ = ["SCORES", "Parameter", "PlanSpec", "StageSpec", "Steps", "Strategy"]
 
 Steps = tuple[tuple[float, ...], tuple[float, ...]]
 """A step function: cuts, ascending, and the value from each cut on."""
@@ -75,6 +75,37 @@ class PlanSpec:
     calibration: Mapping[str, Steps] = field(default_factory=dict)
 
 
+class Parameter(str):
+    """The name of something that `coinfer.tune` may move, which also says what it is.
+
+    Attributes
+    ----------
+    kind : {"cut", "scalar", "choice", "subset", "order", "weights"}
+        ``cut``: thresholds of the stages, compared with the scores as they are (no curve), on which nothing else
+        depends; candidates are found in the data. ``scalar``: a number, where neighbouring values give similar
+        strategies. ``choice``: one of some values. ``order``: an order of the models named in `values`.
+        ``weights``: a weight for each model named in `values`, as a mapping.
+    values : tuple
+        What to try, ascending for a scalar; the models of an order or of weights (empty: those of the plan).
+    shared : bool
+        For a cut: one number for all stages. Otherwise a tuple of one number per stage but the last, or a mapping of
+        ingress to such tuples where paths differ.
+    """
+
+    kind: str
+    values: tuple[Any, ...]
+    shared: bool
+
+    def __new__(cls, name: str, kind: str, values: Iterable[Any] = (), *, shared: bool = False) -> Parameter:
+        """Make a string that knows its kind."""
+        self = super().__new__(cls, name)
+        self.kind, self.values, self.shared = kind, tuple(values), shared
+        return self
+
+    def __getnewargs_ex__(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return (str(self), self.kind, self.values), {"shared": self.shared}
+
+
 class Strategy(ABC):
     """Base of all strategies."""
 
@@ -120,8 +151,12 @@ class Strategy(ABC):
         return self
 
     def parameters(self) -> tuple[str, ...]:
-        """Name what `coinfer.tune` may move; empty if there is nothing to tune."""
+        """Name what `coinfer.tune` may move, each a `Parameter`; empty if there is nothing to tune."""
         return ()
+
+    def with_parameters(self, **values: Any) -> Strategy:
+        """Give the same strategy with other values for what `parameters` names; unfitted, if it must be fitted."""
+        return replace(self, **values)  # type: ignore[type-var]  # strategies are frozen dataclasses
 
     def __str__(self) -> str:
         return self.name

@@ -112,6 +112,10 @@ class Calibrated(Strategy):
         """Name what may be tuned: what may be tuned inside."""
         return self.inner.parameters()
 
+    def with_parameters(self, **values: Any) -> Calibrated:
+        """Give the same strategy with other values for what is inside; the calibration stays."""
+        return replace(self, inner=self.inner.with_parameters(**values))
+
     def to_dict(self) -> dict[str, Any]:
         """Give `kind` and parameters, as they stand in a strategy file."""
         learned = {"method": self.method} if self.calibration is None else self.calibration.to_dict()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from coinfer._checks import check_number
 from coinfer.errors import BadValueError, UnknownNameError, UnsupportedError, nearest
-from coinfer.strategy.base import PlanSpec, StageSpec, Strategy, only_keys
+from coinfer.strategy.base import Parameter, PlanSpec, StageSpec, Strategy, only_keys
 
 if TYPE_CHECKING:
     from coinfer.network import Deployment, Network
@@ -104,6 +104,10 @@ class Ensemble(Strategy):
                 weights[model] = self.weights[model]
         combiner = "mean" if self.how == "weighted" else self.how
         return PlanSpec((StageSpec(members),), combiner=combiner, weights=weights)
+
+    def parameters(self) -> tuple[str, ...]:
+        """Name what may be tuned: the weights."""
+        return (Parameter("weights", "weights", self.models or ()),)
 
     def _nearest(self, network: Network, ingress: str, model: str) -> Deployment:
         network.model(model)

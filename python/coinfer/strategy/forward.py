@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
+from coinfer._checks import check_list
 from coinfer.errors import BadValueError, UnsupportedError
 from coinfer.strategy.base import (
+    Parameter,
     PlanSpec,
     StageSpec,
     Strategy,
@@ -22,10 +25,13 @@ from coinfer.strategy.base import (
 if TYPE_CHECKING:
     from coinfer.network import Network
 
-__all__ = ["ANY", "Forward"]
+__all__ = ["ANY", "EACH", "Forward"]
 
 ANY: Final = "any"
 """Leave it to `coinfer.tune` which tiers to leave out."""
+
+EACH: Final = "each"
+"""Leave it to `coinfer.tune` to find a threshold for each stage."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +43,17 @@ class Forward(Strategy):
     score : str
         ``"confidence"`` (as the service reports it; the largest probability of a model that reports vectors), or a
         kind of `coinfer.score`, which needs vectors from every model but the last.
-    thresholds : sequence of float, or mapping of model to float, optional
+    thresholds : sequence of float, mapping of model to float, or "each", optional
         One per stage but the last, in path order, where all paths have equal length; keyed by model otherwise.
+        ``"each"`` lets `coinfer.tune` find one for each stage, instead of one for all.
     threshold : float, optional
         One for all stages, instead of `thresholds`.
     models : sequence of str or "any", optional
         Walk only past these models. Default: every tier's nearest deployment. ``"any"`` lets `coinfer.tune` choose.
     temperature : float or mapping of model to float
         Softens (> 1) or sharpens (< 1) probabilities before they are scored.
+    by_ingress : mapping of ingress to sequence of float, optional
+        Thresholds for the requests that enter there, one per stage but the last, instead of `thresholds`.
 
     Notes
     -----
@@ -58,17 +67,18 @@ class Forward(Strategy):
 
     kind: ClassVar[str] = "forward"
     score: str = "max_prob"
-    thresholds: tuple[float, ...] | Mapping[str, float] | None = None
+    thresholds: tuple[float, ...] | Mapping[str, float] | Literal["each"] | None = None
     threshold: float | None = None
     models: tuple[str, ...] | Literal["any"] | None = None
     temperature: float | Mapping[str, float] = 1.0
+    by_ingress: Mapping[str, tuple[float, ...]] | None = None
 
     def __post_init__(self) -> None:
         check_score(self.score)
         if self.thresholds is not None and self.threshold is not None:
             msg = "give thresholds (one per stage) or threshold (one for all stages), not both"
             raise BadValueError(msg)
-        if self.thresholds is not None:
+        if self.thresholds is not None and self.thresholds != EACH:
             if isinstance(self.thresholds, Mapping):
                 checked: tuple[float, ...] | dict[str, float] = {
                     str(model): _number(value, f"threshold of model {model!r}")
@@ -80,12 +90,15 @@ class Forward(Strategy):
                 )
             else:
                 msg = (
-                    f"thresholds must be a sequence of numbers or a mapping of model to number, not {self.thresholds!r}"
+                    f"thresholds must be a sequence of numbers, a mapping of model to number, or {EACH!r}, "
+                    f"not {self.thresholds!r}"
                 )
                 raise BadValueError(msg)
             object.__setattr__(self, "thresholds", checked)
         if self.threshold is not None:
             object.__setattr__(self, "threshold", _number(self.threshold, "threshold"))
+        if self.by_ingress is not None:
+            object.__setattr__(self, "by_ingress", _by_ingress(self.by_ingress))
         if self.models is not None and self.models != ANY:
             object.__setattr__(self, "models", check_models(self.models, f"Forward (or models={ANY!r})"))
         for where, value in _temperatures(self.temperature).items():
@@ -99,7 +112,9 @@ class Forward(Strategy):
         if self.threshold is not None:
             said = f", {self.threshold:.4g}"
         elif self.thresholds is None:
-            said = ""
+            said = "" if self.by_ingress is None else f", {len(self.by_ingress)} paths"
+        elif isinstance(self.thresholds, str):
+            said = f", {self.thresholds}"
         elif isinstance(self.thresholds, Mapping):
             said = ", " + "/".join(f"{model} {value:.4g}" for model, value in self.thresholds.items())
         else:
@@ -109,7 +124,17 @@ class Forward(Strategy):
 
     def parameters(self) -> tuple[str, ...]:
         """Name what `coinfer.tune` may move."""
-        return ("threshold", "models") if self.models == ANY else ("threshold",)
+        cut = Parameter("thresholds", "cut") if self.thresholds == EACH else Parameter("threshold", "cut", shared=True)
+        return (cut, Parameter("models", "subset")) if self.models == ANY else (cut,)
+
+    def with_parameters(self, **values: Any) -> Forward:
+        """Give the same strategy with other thresholds, or past other models."""
+        cut = values.keys() & {"threshold", "thresholds"}
+        cleared: dict[str, Any] = {"threshold": None, "thresholds": None, "by_ingress": None} if cut else {}
+        thresholds = values.get("thresholds")
+        if isinstance(thresholds, Mapping) and not any(isinstance(v, Real) for v in thresholds.values()):
+            values["by_ingress"] = values.pop("thresholds")
+        return replace(self, **{**cleared, **values})
 
     def at(self, threshold: float) -> Forward:
         """Give the same strategy with one threshold for all stages."""
@@ -121,9 +146,11 @@ class Forward(Strategy):
             msg = f"{self.name} does not say which models to walk past: name them, or let coinfer.tune choose"
             raise UnsupportedError(msg)
         way = walk(network, ingress, self.models)
-        if self.threshold is not None:
+        if self.by_ingress is not None and ingress in self.by_ingress:
+            cuts = list(thresholds_along(self.by_ingress[ingress], way, ingress))
+        elif self.threshold is not None:
             cuts = [self.threshold] * (len(way) - 1)
-        elif self.thresholds is not None:
+        elif self.thresholds is not None and not isinstance(self.thresholds, str):
             cuts = list(thresholds_along(self.thresholds, way, ingress))
         else:
             msg = f"{self.name} has no thresholds yet: give thresholds= or threshold=, or let coinfer.tune find them"
@@ -146,15 +173,17 @@ class Forward(Strategy):
         if isinstance(self.thresholds, Mapping):
             table["threshold"] = dict(self.thresholds)
         elif self.thresholds is not None:
-            table["thresholds"] = list(self.thresholds)
+            table["thresholds"] = EACH if self.thresholds == EACH else list(self.thresholds)
         elif self.threshold is not None:
             table["threshold"] = self.threshold
+        if self.by_ingress is not None:
+            table["by_ingress"] = {ingress: list(cuts) for ingress, cuts in self.by_ingress.items()}
         return table
 
     @classmethod
     def from_dict(cls, table: Mapping[str, Any]) -> Forward:
         """Build from `to_dict`'s table, its `kind` taken off."""
-        only_keys(table, ("score", "thresholds", "threshold", "models", "temperature"), cls.kind)
+        only_keys(table, ("score", "thresholds", "threshold", "models", "temperature", "by_ingress"), cls.kind)
         given = dict(table)
         if isinstance(given.get("threshold"), Mapping):
             given["thresholds"] = given.pop("threshold")
@@ -178,6 +207,19 @@ def _number(value: object, what: str) -> float:
         msg = f"{what} must be a number, not {value!r}"
         raise BadValueError(msg)
     return number
+
+
+def _by_ingress(given: object) -> dict[str, tuple[float, ...]]:
+    if not isinstance(given, Mapping) or any(isinstance(cuts, str) for cuts in given.values()):
+        msg = f"by_ingress must map ingress nodes to sequences of numbers, not {given!r}"
+        raise BadValueError(msg)
+    return {
+        str(ingress): tuple(
+            _number(cut, f"threshold {i} of ingress {ingress!r}")
+            for i, cut in enumerate(check_list(cuts, f"thresholds of ingress {ingress!r}", "numbers"))
+        )
+        for ingress, cuts in given.items()
+    }
 
 
 def _temperatures(temperature: float | Mapping[str, float]) -> dict[str, float]:
