@@ -5,6 +5,7 @@ from coinfer._core import __version__
 from coinfer.calibrating import Calibration, calibrate
 from coinfer.combining import Combined, combine
 from coinfer.comparing import Comparison, compare
+from coinfer.diversifying import Diversity, diversity
 from coinfer.errors import BadFileError, BadValueError, CoinferError, UnknownNameError, UnsupportedError
 from coinfer.network import Deployment, Link, Model, Network, Node
 from coinfer.predictions import ModelOutput, Predictions
@@ -24,6 +25,7 @@ __all__ = [
     "Combined",
     "Comparison",
     "Deployment",
+    "Diversity",
     "Ensemble",
     "Estimate",
     "ExpectedGain",
@@ -50,6 +52,7 @@ __all__ = [
     "compare",
     "cpu",
     "datasets",
+    "diversity",
     "replay",
     "score",
     "scores",

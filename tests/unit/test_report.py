@@ -386,3 +386,18 @@ def test_written_whole_or_not_at_all(comparison, tmp_path):
 
 def test_finding_is_the_headline(comparison):
     assert report.finding(comparison) == tell(collect(comparison)).headline
+
+
+def test_what_the_models_bring_to_each_other_is_shown(comparison):
+    found = ci.diversity(comparison.predictions)
+    page = without_scripts(render_comparison(comparison))
+    section = page[page.index('<section id="together">') : page.index('<section id="real">')]
+    assert f"{100 * found.only['medium']:.2f} %" in section
+    assert f">{found.correlation[0, 2]:.2f}</td>" in section
+    assert section.count("<tr>") == 2 * 4
+
+
+def test_without_labels_nothing_is_said_about_what_models_bring():
+    here = {"here": ci.Local()}
+    page = without_scripts(render_comparison(make_comparison(here, labels=False)))
+    assert "to say what models bring to each other" in page

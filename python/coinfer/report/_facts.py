@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from coinfer.diversifying import diversity
 from coinfer.report._curves import Reliability, RiskCoverage, reliability, risk_coverage
 from coinfer.scoring import score
 
@@ -33,6 +34,7 @@ __all__ = [
     "NodeFacts",
     "StrategyFacts",
     "TierFacts",
+    "TogetherFacts",
     "collect",
 ]
 
@@ -82,6 +84,22 @@ class ModelFacts:
 
 
 @dataclass(frozen=True)
+class TogetherFacts:
+    """What the models drawn bring to each other."""
+
+    models: tuple[str, ...]
+    samples: int
+    any_right: float
+    accuracy: tuple[float, ...]
+    only: tuple[float, ...]
+    vote: tuple[float, ...]  # accuracy of the vote as models join in this order
+    covered: tuple[float, ...]  # share of samples that some model so far gets right
+    gain_first: tuple[float, ...]  # what a model adds to the vote where it joins first, ...
+    gain_last: tuple[float, ...]  # ... and where it joins last, over random orders
+    correlation: tuple[tuple[float, ...], ...]  # of errors; NaN where a model is always or never right
+
+
+@dataclass(frozen=True)
 class NodeFacts:
     """One node: where it stands, and what runs there."""
 
@@ -116,6 +134,7 @@ class Facts:
     strategies: tuple[StrategyFacts, ...]
     models: tuple[ModelFacts, ...]
     models_left_out: int
+    together: TogetherFacts | None
     tiers: tuple[TierFacts, ...]
     nodes: tuple[NodeFacts, ...]
     links: tuple[LinkFacts, ...]
@@ -154,6 +173,7 @@ def collect(comparison: Comparison) -> Facts:
         strategies=strategies,
         models=models,
         models_left_out=left_out,
+        together=_together(predictions, tuple(model.name for model in models)),
         tiers=tiers,
         nodes=tuple(
             NodeFacts(
@@ -264,6 +284,24 @@ def _models(predictions: Predictions) -> tuple[tuple[ModelFacts, ...], int]:
         best = sorted(gathered, key=lambda m: -(m.accuracy or 0.0))[:MODELS_DRAWN_MAX]
         kept = [m for m in gathered if m in best]
     return tuple(kept), len(gathered) - len(kept)
+
+
+def _together(predictions: Predictions, models: tuple[str, ...]) -> TogetherFacts | None:
+    if len(models) < 2 or predictions.labels is None or not np.any(predictions.labels >= 0):
+        return None
+    found = diversity(predictions, models)
+    return TogetherFacts(
+        models=models,
+        samples=found.samples,
+        any_right=found.any_right,
+        accuracy=tuple(float(found.accuracy[m]) for m in models),
+        only=tuple(float(found.only[m]) for m in models),
+        vote=tuple(s.vote for s in found.steps),
+        covered=tuple(s.covered for s in found.steps),
+        gain_first=tuple(found.vote_gain[:, 0].tolist()),
+        gain_last=tuple(found.vote_gain[:, -1].tolist()),
+        correlation=tuple(map(tuple, found.correlation.tolist())),
+    )
 
 
 def _model(name: str, predictions: Predictions, labels: NDArray[Any] | None) -> ModelFacts:

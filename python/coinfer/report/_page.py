@@ -125,6 +125,7 @@ def render(facts: Facts, story: Story, title: str, notes: Mapping[str, str]) -> 
         "table-note": _table_note(facts),
         "models-lead": _models_lead(facts),
         "models": _models(facts),
+        "together": _together(facts),
         "real": _real(facts, notes),
         "footer": html.escape(
             f"Written by coinfer {coinfer.__version__}. Seed {facts.seed}; "
@@ -353,6 +354,55 @@ def _reliability(position: int, model: ModelFacts) -> str:
         f"{right}, ECE {gap}",
         _plot(f"reliability-{position}", label, "mini"),
     )
+
+
+# What the models bring to each other ----------------------------------------------------------------------
+
+
+def _together(facts: Facts) -> str:
+    found = facts.together
+    if found is None:
+        return _absent("It takes at least two models, and true labels, to say what models bring to each other.")
+    head = "".join(f"<th>{html.escape(m)}</th>" for m in found.models)
+    body = "".join(
+        f'<tr><th scope="row">{html.escape(model)}</th>'
+        + "".join(_alike(value, at == other) for other, value in enumerate(row))
+        + "</tr>"
+        for at, (model, row) in enumerate(zip(found.models, found.correlation, strict=True))
+    )
+    alike = (
+        '<div class="panel flush"><div class="scroll" tabindex="0" role="region" aria-label="Correlation of errors">'
+        f'<table class="matrix"><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        '<p class="note">Correlation of being wrong: 1 where two models err on the same samples, 0 where their errors '
+        "are independent. Combining pays where it is low.</p></div>"
+    )
+    rows = "".join(
+        f'<tr><th scope="row">{html.escape(model)}</th><td>{_percent(found.accuracy[at])}</td>'
+        f"<td>{100 * found.only[at]:.2f} %</td><td>{_percent(found.vote[at])}</td>"
+        f"<td>{_percent(found.covered[at])}</td>"
+        f"<td>{_gained(found.gain_first[at])}</td><td>{_gained(found.gain_last[at])}</td></tr>"
+        for at, model in enumerate(found.models)
+    )
+    brings = (
+        '<div class="panel flush"><div class="scroll" tabindex="0" role="region" aria-label="What each model brings">'
+        "<table><thead><tr><th>model, in this order</th><th>right</th><th>only it right</th><th>vote so far</th>"
+        "<th>some model right</th><th>adds first</th><th>adds last</th></tr></thead>"
+        f"<tbody>{rows}</tbody></table></div>"
+        '<p class="note">The last two columns: points of accuracy that the model adds to a plurality vote where it '
+        f"joins first and where it joins last, over random orders of these models. Some model is right on "
+        f"{_percent(found.any_right)} of {found.samples:,} samples: choosing one answer cannot do better.</p></div>"
+    )
+    return brings + alike
+
+
+def _alike(value: float, itself: bool) -> str:
+    if itself or math.isnan(value):
+        return f"<td>{_UNKNOWN}</td>"
+    return f'<td style="--alike:{max(0.0, value):.3f}">{value:.2f}</td>'
+
+
+def _gained(gain: float) -> str:
+    return f"{100 * gain:+.2f}"
 
 
 # Provenance -----------------------------------------------------------------------------------------------
