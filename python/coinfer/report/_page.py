@@ -397,7 +397,7 @@ def _together(facts: Facts) -> str:
 
 def _alike(value: float, itself: bool) -> str:
     if itself or math.isnan(value):
-        return f"<td>{_UNKNOWN}</td>"
+        return "<td></td>"
     return f'<td style="--alike:{max(0.0, value):.3f}">{value:.2f}</td>'
 
 
