@@ -1,6 +1,6 @@
 """Cooperative inference over delivery networks: replay, tune and run strategies."""
 
-from coinfer import cpu, datasets, service
+from coinfer import arrivals, cpu, datasets, service
 from coinfer._core import __version__
 from coinfer.calibrating import Calibration, calibrate
 from coinfer.combining import Combined, combine
@@ -47,6 +47,7 @@ __all__ = [
     "UnknownNameError",
     "UnsupportedError",
     "__version__",
+    "arrivals",
     "calibrate",
     "combine",
     "compare",
