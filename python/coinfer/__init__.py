@@ -13,6 +13,7 @@ from coinfer.replaying import Run, replay
 from coinfer.results import Estimate, Summary
 from coinfer.scoring import score, scores
 from coinfer.strategy import Calibrated, Ensemble, ExpectedGain, Forward, Local, Remote, SelectionOracle, Strategy
+from coinfer.topology import Topology
 from coinfer.trace import Trace
 from coinfer.tuning import Tuned, tune
 
@@ -42,6 +43,7 @@ __all__ = [
     "SelectionOracle",
     "Strategy",
     "Summary",
+    "Topology",
     "Trace",
     "Tuned",
     "UnknownNameError",

@@ -174,7 +174,7 @@ def diversity(
     >>> preds = ci.Predictions(
     ...     {"a": ci.ModelOutput(label=[0, 0, 1, 1]), "b": ci.ModelOutput(label=[0, 1, 0, 1])}, labels=[0, 0, 0, 0])
     >>> found = ci.diversity(preds)
-    >>> found.any_right, float(found.only["a"]), found.q_statistic[0, 1]
+    >>> found.any_right, float(found.only["a"]), float(found.q_statistic[0, 1])
     (0.75, 0.25, 0.0)
     """
     chosen = predictions.models if models is None else tuple(models)
