@@ -1,21 +1,32 @@
-"""Cooperative inference over delivery networks: replay, tune and run strategies."""
+"""Cooperative inference over delivery networks: replay, tune and run strategies.
 
-from coinfer import arrivals, cpu, datasets, service
+A public name is imported when it is first used, so that `import coinfer` costs next to nothing however much there is.
+It stands in three places, which a test compares: the imports that type checkers see, `__all__`, and its home.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from coinfer._core import __version__
-from coinfer.calibrating import Calibration, calibrate
-from coinfer.combining import Combined, combine
-from coinfer.comparing import Comparison, compare
-from coinfer.diversifying import Diversity, diversity
-from coinfer.errors import BadFileError, BadValueError, CoinferError, UnknownNameError, UnsupportedError
-from coinfer.network import Deployment, Link, Model, Network, Node
-from coinfer.predictions import ModelOutput, Predictions
-from coinfer.replaying import Run, replay
-from coinfer.results import Estimate, Summary
-from coinfer.scoring import score, scores
-from coinfer.strategy import Calibrated, Ensemble, ExpectedGain, Forward, Local, Remote, SelectionOracle, Strategy
-from coinfer.topology import Topology
-from coinfer.trace import Trace
-from coinfer.tuning import Tuned, tune
+
+if TYPE_CHECKING:
+    from coinfer import arrivals, cpu, datasets, service
+    from coinfer.calibrating import Calibration, calibrate
+    from coinfer.combining import Combined, combine
+    from coinfer.comparing import Comparison, compare
+    from coinfer.diversifying import Diversity, diversity
+    from coinfer.errors import BadFileError, BadValueError, CoinferError, UnknownNameError, UnsupportedError
+    from coinfer.network import Deployment, Link, Model, Network, Node
+    from coinfer.predictions import ModelOutput, Predictions
+    from coinfer.replaying import Run, replay
+    from coinfer.results import Estimate, Summary
+    from coinfer.scoring import score, scores
+    from coinfer.strategy import Calibrated, Ensemble, ExpectedGain, Forward, Local, Remote, SelectionOracle, Strategy
+    from coinfer.topology import Topology
+    from coinfer.trace import Trace
+    from coinfer.tuning import Tuned, tune
 
 __all__ = [
     "BadFileError",
@@ -62,3 +73,37 @@ __all__ = [
     "service",
     "tune",
 ]
+
+_MODULES = frozenset({"arrivals", "cpu", "datasets", "service"})
+_HOMES = {
+    "calibrating": "Calibration calibrate",
+    "combining": "Combined combine",
+    "comparing": "Comparison compare",
+    "diversifying": "Diversity diversity",
+    "errors": "BadFileError BadValueError CoinferError UnknownNameError UnsupportedError",
+    "network": "Deployment Link Model Network Node",
+    "predictions": "ModelOutput Predictions",
+    "replaying": "Run replay",
+    "results": "Estimate Summary",
+    "scoring": "score scores",
+    "strategy": "Calibrated Ensemble ExpectedGain Forward Local Remote SelectionOracle Strategy",
+    "topology": "Topology",
+    "trace": "Trace",
+    "tuning": "Tuned tune",
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"coinfer.{name}")
+    if name not in _HOME_OF:
+        msg = f"module 'coinfer' has no attribute {name!r}"
+        raise AttributeError(msg)
+    value = getattr(importlib.import_module(f"coinfer.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -68,6 +68,18 @@ def test_installed_package_is_the_one_under_test():
 def test_public_names_exist():
     assert sorted(set(coinfer.__all__)) == sorted(coinfer.__all__)
     assert not [name for name in coinfer.__all__ if not hasattr(coinfer, name)]
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = coinfer.nothing
+
+
+def test_public_names_are_the_same_for_type_checkers_and_at_run_time():
+    tree = ast.parse(Path(coinfer.__file__).read_text())
+    (checked,) = (node.body for node in tree.body if isinstance(node, ast.If))
+    seen = {(node.module, alias.name) for node in checked for alias in node.names}
+    homes = {(f"coinfer.{home}", name) for name, home in coinfer._HOME_OF.items()}
+    homes |= {("coinfer", name) for name in coinfer._MODULES}
+    assert seen == homes
+    assert {name for _, name in seen} | {"__version__"} == set(coinfer.__all__)
 
 
 def best(seconds_of_one_run, seconds_max, tries=12):
