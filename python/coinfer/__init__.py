@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from coinfer.comparing import Comparison, compare
     from coinfer.diversifying import Diversity, diversity
     from coinfer.errors import BadFileError, BadValueError, CoinferError, UnknownNameError, UnsupportedError
+    from coinfer.exploring import Exploration, explore
     from coinfer.network import Deployment, Link, Model, Network, Node
     from coinfer.predictions import ModelOutput, Predictions
     from coinfer.replaying import Run, replay
@@ -41,6 +42,7 @@ __all__ = [
     "Ensemble",
     "Estimate",
     "ExpectedGain",
+    "Exploration",
     "Forward",
     "Link",
     "Local",
@@ -67,6 +69,7 @@ __all__ = [
     "cpu",
     "datasets",
     "diversity",
+    "explore",
     "replay",
     "score",
     "scores",
@@ -81,6 +84,7 @@ _HOMES = {
     "comparing": "Comparison compare",
     "diversifying": "Diversity diversity",
     "errors": "BadFileError BadValueError CoinferError UnknownNameError UnsupportedError",
+    "exploring": "Exploration explore",
     "network": "Deployment Link Model Network Node",
     "predictions": "ModelOutput Predictions",
     "replaying": "Run replay",

@@ -1,4 +1,4 @@
-"""The command line: ``coinfer demo``, ``compare``, ``replay``, ``tune``, ``validate``, ``info``.
+"""The command line: ``coinfer demo``, ``compare``, ``explore``, ``replay``, ``tune``, ``validate``, ``info``.
 
 Commands are thin: they read files, call what the library offers, and print. What needs NumPy, Arrow or
 scikit-learn is imported inside the command that needs it, so that ``coinfer --help`` answers at once. Results
@@ -199,6 +199,50 @@ def compare(
         _print_text(f"{what}: {how}")
     if report is not None:
         _print_text(f"\nReport: {report}")
+
+
+@app.command()
+def explore(
+    predictions: PredictionsFile,
+    network: NetworkFile,
+    minimise: Annotated[
+        str | None, typer.Option("--minimise", help="price_usd or latency_us_mean. Default: price where there is one.")
+    ] = None,
+    points: Annotated[int, typer.Option("--points", min=1, help="Settings tried per family of strategies.")] = 24,
+    save: Annotated[Path | None, typer.Option("--save", metavar="S.toml", help="Write the chosen strategy.")] = None,
+    report: Annotated[Path | None, typer.Option("--report", metavar="FILE.html", help="Write a report, too.")] = None,
+    seed: Seed = 0,
+    threads: Threads = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Try the whole catalogue on one half of the samples, and measure what was chosen on the other."""
+    from coinfer.exploring import explore as run
+
+    _check_targets(save, report)
+    answers, net = _open(predictions, network)
+    with _progress() as progress:
+        found = run(
+            answers,
+            net,
+            minimise=minimise,
+            points=points,
+            seed=seed,
+            threads=_threads(threads),
+            progress=_replaying(progress),
+        )
+    if save is not None:
+        found.strategy.save(save)
+    if report is not None:
+        found.report(report, f"{predictions.stem} over {network.stem}")
+    if as_json:
+        written = {key: str(path) for key, path in (("saved", save), ("report", report)) if path is not None}
+        _print_json(found.to_dict() | written)
+        return
+    _print(found.comparison)
+    _print_text(f"\n{found}\n")
+    for what, path in (("Strategy", save), ("Report", report)):
+        if path is not None:
+            _print_text(f"{what}: {path}")
 
 
 @app.command()
