@@ -81,40 +81,30 @@ auto with_values(const Quantity& quantity, std::size_t stages, std::size_t rows,
   });
 }
 
-}  // namespace
-
-float midway(float low, float high) noexcept {
-  const auto middle = static_cast<float>((static_cast<double>(low) + static_cast<double>(high)) / 2.0);
-  return middle > low && std::isfinite(middle) ? middle : high;
-}
-
-Cuts cuts(const Evidence& evidence, std::span<const Quantity> quantities, std::span<const std::uint32_t> rows) {
-  const std::size_t stages = evidence.stages;
-  const std::size_t count = rows.empty() ? evidence.rows : rows.size();
+/// Sizes of quantities, and how many rows count.
+std::size_t check(const Evidence& evidence, std::span<const Quantity> quantities, std::span<const std::uint32_t> rows) {
   for (const Quantity& quantity : quantities) {
     const std::size_t size = std::visit([](const auto& values) { return values.size(); }, quantity);
-    const bool per_stage = quantity.index() == 0 && size == stages;
-    if (!per_stage && size != stages * evidence.rows) {
+    const bool per_stage = quantity.index() == 0 && size == evidence.stages;
+    if (!per_stage && size != evidence.stages * evidence.rows) {
       throw std::invalid_argument("a quantity has one value per stage, or one per stage and sample");
     }
   }
-  if (count > UINT32_MAX / stages) throw std::invalid_argument("too many samples for one sweep");
-  std::vector<Move> moves;
-  moves.reserve(count * (stages - 1));
-  for (std::size_t i = 0; i < count; ++i) {
-    const std::size_t row = rows.empty() ? i : rows[i];
+  const std::size_t count = rows.empty() ? evidence.rows : rows.size();
+  if (count > UINT32_MAX / evidence.stages) throw std::invalid_argument("too many samples for one sweep");
+  for (const std::uint32_t row : rows) {
     if (row >= evidence.rows) throw std::invalid_argument("a row lies outside the evidence");
-    const std::size_t first = moves.size();
-    float record = std::numeric_limits<float>::quiet_NaN();
-    for (std::size_t stage = 0; stage + 1 < stages; ++stage) {
-      const float score = evidence.scores(stage)[row];
-      if (std::isnan(score) || score <= record) continue;
-      record = score;
-      if (moves.size() > first) moves.back().from = static_cast<std::uint8_t>(stage);
-      moves.push_back({key_of(score), static_cast<std::uint32_t>(row), static_cast<std::uint8_t>(stages - 1),
-                       static_cast<std::uint8_t>(stage)});
-    }
   }
+  return count;
+}
+
+/// Sort the moves and read off every point. `start(row)`: where a row settles before any move.
+template <class Start>
+Cuts points(const Evidence& evidence, std::span<const Quantity> quantities, std::span<const std::uint32_t> rows,
+            std::vector<Move>& moves, const Start& start) {
+  const std::size_t stages = evidence.stages;
+  const std::size_t count = rows.empty() ? evidence.rows : rows.size();
+  const auto row_at = [rows](std::size_t i) { return rows.empty() ? i : std::size_t{rows[i]}; };
   radix_sort(moves);
   // A score of +inf is served at any threshold: then there is no point at which nobody is.
   const bool always = !moves.empty() && score_of(moves.front().key) == std::numeric_limits<float>::infinity();
@@ -130,20 +120,74 @@ Cuts cuts(const Evidence& evidence, std::span<const Quantity> quantities, std::s
     out.threshold.push_back(last ? -std::numeric_limits<float>::infinity()
                                  : midway(score_of(moves[i + 1].key), score_of(moves[i].key)));
   }
+  std::vector<std::int64_t> settled(stages);
+  for (std::size_t i = 0; i < count; ++i) ++settled[start(row_at(i))];
   for (std::size_t stage = 0; stage < stages; ++stage) {
     const auto here = [stage](std::size_t at, std::size_t) { return static_cast<std::int64_t>(at == stage); };
-    const auto settled = static_cast<std::int64_t>(stage + 1 == stages ? count : 0);
-    const std::vector<std::int64_t> sums = running(settled, !always, moves, ends, here);
+    const std::vector<std::int64_t> sums = running(settled[stage], !always, moves, ends, here);
     out.settled.insert(out.settled.end(), sums.begin(), sums.end());
   }
   for (const Quantity& quantity : quantities) {
     out.quantities.push_back(with_values(quantity, stages, evidence.rows, [&](const auto& value) {
       std::int64_t sum = 0;
-      for (std::size_t i = 0; i < count; ++i) sum += value(stages - 1, rows.empty() ? i : rows[i]);
+      for (std::size_t i = 0; i < count; ++i) sum += value(start(row_at(i)), row_at(i));
       return running(sum, !always, moves, ends, value);
     }));
   }
   return out;
+}
+
+}  // namespace
+
+float midway(float low, float high) noexcept {
+  const auto middle = static_cast<float>((static_cast<double>(low) + static_cast<double>(high)) / 2.0);
+  return middle > low && std::isfinite(middle) ? middle : high;
+}
+
+Cuts cuts(const Evidence& evidence, std::span<const Quantity> quantities, std::span<const std::uint32_t> rows) {
+  const std::size_t stages = evidence.stages;
+  const std::size_t count = check(evidence, quantities, rows);
+  std::vector<Move> moves;
+  moves.reserve(count * (stages - 1));
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::size_t row = rows.empty() ? i : rows[i];
+    const std::size_t first = moves.size();
+    float record = std::numeric_limits<float>::quiet_NaN();
+    for (std::size_t stage = 0; stage + 1 < stages; ++stage) {
+      const float score = evidence.scores(stage)[row];
+      if (std::isnan(score) || score <= record) continue;
+      record = score;
+      if (moves.size() > first) moves.back().from = static_cast<std::uint8_t>(stage);
+      moves.push_back({key_of(score), static_cast<std::uint32_t>(row), static_cast<std::uint8_t>(stages - 1),
+                       static_cast<std::uint8_t>(stage)});
+    }
+  }
+  return points(evidence, quantities, rows, moves, [stages](std::size_t) { return stages - 1; });
+}
+
+Cuts line(const Evidence& evidence, std::span<const float> thresholds, std::size_t stage,
+          std::span<const Quantity> quantities, std::span<const std::uint32_t> rows) {
+  const std::size_t stages = evidence.stages;
+  if (thresholds.size() + 1 != stages) throw std::invalid_argument("one threshold per stage but the last");
+  if (stage + 1 >= stages) throw std::invalid_argument("the last stage has no threshold");
+  const std::size_t count = check(evidence, quantities, rows);
+  const auto start = [&](std::size_t row) {
+    for (std::size_t at = 0; at + 1 < stages; ++at) {
+      if (at != stage && evidence.scores(at)[row] >= thresholds[at]) return at;
+    }
+    return stages - 1;
+  };
+  std::vector<Move> moves;
+  moves.reserve(count);
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::size_t row = rows.empty() ? i : rows[i];
+    const float score = evidence.scores(stage)[row];
+    const std::size_t later = start(row);
+    if (std::isnan(score) || later < stage) continue;
+    moves.push_back({key_of(score), static_cast<std::uint32_t>(row), static_cast<std::uint8_t>(later),
+                     static_cast<std::uint8_t>(stage)});
+  }
+  return points(evidence, quantities, rows, moves, start);
 }
 
 }  // namespace coinfer

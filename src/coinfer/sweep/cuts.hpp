@@ -30,6 +30,11 @@ struct Cuts {
 /// `rows`: which samples count (empty: all).
 Cuts cuts(const Evidence& evidence, std::span<const Quantity> quantities, std::span<const std::uint32_t> rows = {});
 
+/// The same along one coordinate: every threshold of one stage, the other stages' thresholds held. From one sort; what
+/// coordinate ascent is made of. `thresholds` has one entry per stage but the last; that of `stage` is not read.
+Cuts line(const Evidence& evidence, std::span<const float> thresholds, std::size_t stage,
+          std::span<const Quantity> quantities, std::span<const std::uint32_t> rows = {});
+
 /// The float32 halfway between two adjacent scores, above `low`; `high` if none lies between.
 float midway(float low, float high) noexcept;
 
