@@ -14,13 +14,13 @@ namespace coinfer {
 namespace {
 
 constexpr std::size_t block = 1024;
-constexpr std::size_t cells_of_table = std::size_t{1} << 14;
+constexpr std::size_t cells_of_table = std::size_t{1} << 12;
 
 /// How many of the ascending thresholds a score reaches, by a table over the bits of the score: a cell of the table
 /// mostly holds one threshold or none, so that one comparison is left.
 class Reach {
  public:
-  explicit Reach(const std::vector<float>& thresholds) : thresholds_(thresholds), first_(cells_of_table + 1) {
+  explicit Reach(const std::vector<float>& thresholds) : thresholds_(thresholds), cells_(cells_of_table) {
     std::uint32_t low = UINT32_MAX;
     std::uint32_t high = 0;
     for (const float threshold : thresholds) {
@@ -33,20 +33,19 @@ class Reach {
     while ((width >> shift_) >= cells_of_table) ++shift_;
     std::size_t at = 0;
     for (std::size_t cell = 0; cell < cells_of_table; ++cell) {
-      first_[cell] = static_cast<std::uint32_t>(at);
+      const std::size_t first = at;
       while (at < thresholds.size() && cell_of(thresholds[at]) == cell) ++at;
+      cells_[cell] = static_cast<std::uint16_t>(first | (at - first > 1 ? crowded : 0));
     }
-    first_[cells_of_table] = static_cast<std::uint32_t>(at);
     thresholds_.push_back(std::numeric_limits<float>::quiet_NaN());  // reached by no score
   }
 
   std::uint32_t operator()(float score) const noexcept {
-    const std::size_t cell = cell_of(score);
-    std::uint32_t reached = first_[cell];
-    const std::uint32_t next = first_[cell + 1];
-    if (next - reached > 1) [[unlikely]] {
-      const float* const begin = thresholds_.data();
-      reached = static_cast<std::uint32_t>(std::upper_bound(begin + reached, begin + next, score) - begin);
+    std::uint32_t reached = cells_[cell_of(score)];
+    if ((reached & crowded) != 0) [[unlikely]] {
+      const float* const end = thresholds_.data() + thresholds_.size() - 1;
+      reached = static_cast<std::uint32_t>(std::upper_bound(thresholds_.data() + (reached & ~crowded), end, score) -
+                                           thresholds_.data());
     } else {
       reached += static_cast<std::uint32_t>(score >= thresholds_[reached]);
     }
@@ -54,8 +53,9 @@ class Reach {
   }
 
  private:
+  static constexpr std::uint32_t crowded = 0x8000U;
   std::vector<float> thresholds_;
-  std::vector<std::uint32_t> first_;  // per cell: thresholds in the cells before it
+  std::vector<std::uint16_t> cells_;  // how many thresholds lie in the cells before; crowded: more than one in this
   std::uint32_t low_ = 0;
   std::uint32_t shift_ = 0;
 
@@ -159,7 +159,8 @@ Grid grid(const Evidence& evidence, std::span<const std::vector<float>> threshol
       throw std::invalid_argument("thresholds must ascend, at least one per stage but the last");
     }
     sizes.push_back(list.size() + 1);
-    if (buckets > grid_cells_max / sizes.back()) throw std::invalid_argument("the grid has too many cells");
+    if (list.size() > 0x7FFE || buckets > grid_cells_max / sizes.back())
+      throw std::invalid_argument("the grid has too many cells");
     cells *= list.size();
     buckets *= sizes.back();
   }
