@@ -84,7 +84,8 @@ class Parameter(str):
         ``cut``: thresholds of the stages, compared with the scores as they are (no curve), on which nothing else
         depends; candidates are found in the data. ``scalar``: a number, where neighbouring values give similar
         strategies. ``choice``: one of some values. ``subset``: some of the plan's models, in their order (of all of
-        them, where the parameter is None). ``order``: an order of the models named in `values`. ``weights``: a weight for each model named in `values`, as a mapping.
+        them, where the parameter is None). ``order``: an order of the models named in `values`. ``weights``: a weight
+        for each model named in `values`, as a mapping.
     values : tuple
         What to try, ascending for a scalar; the models of an order or of weights (empty: those of the plan).
     shared : bool
