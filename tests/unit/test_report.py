@@ -401,3 +401,13 @@ def test_without_labels_nothing_is_said_about_what_models_bring():
     here = {"here": ci.Local()}
     page = without_scripts(render_comparison(make_comparison(here, labels=False)))
     assert "to say what models bring to each other" in page
+
+
+def test_a_network_where_nothing_takes_time_has_no_figure_of_latency():
+    preds = make_predictions()
+    net = ci.Network.chain({"device": "small", "edge": "medium", "cloud": "large"}, price_usd=[0, 1e-5, 1e-4])
+    trace = ci.Trace.poisson(net, rate_rps=50, requests=500, samples=len(preds))
+    page = without_scripts(render_comparison(ci.compare(trace, preds, net, {"a": ci.Local(), "b": ci.Remote("cloud")})))
+    assert "plot-latency" not in page
+    assert page.count("nothing takes any time") == 2
+    assert 'id="plot-price-accuracy"' in page

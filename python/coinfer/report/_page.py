@@ -123,6 +123,7 @@ def render(facts: Facts, story: Story, title: str, notes: Mapping[str, str]) -> 
         "table-lead": _table_lead(facts),
         "table": _table(facts, story),
         "table-note": _table_note(facts),
+        "latency": _latency(facts),
         "models-lead": _models_lead(facts),
         "models": _models(facts),
         "together": _together(facts),
@@ -178,6 +179,7 @@ def _cost_lead(facts: Facts) -> str:
 def _cost(facts: Facts) -> str:
     if not facts.labelled:
         return _absent("The samples carry no labels, so accuracy is unknown and these two figures are left out.")
+    priced = any(s.price_usd_per_1000 for s in facts.strategies)
     by_latency = _points(facts, lambda s: f"{s.latency_ms['mean']:.1f} ms")
     latency = _figure(
         "latency-accuracy",
@@ -185,7 +187,9 @@ def _cost(facts: Facts) -> str:
         "share right; mean time until the answer is back",
         _plot("latency-accuracy", f"Accuracy against mean latency: {by_latency}"),
     )
-    if not any(s.price_usd_per_1000 for s in facts.strategies):
+    if not _takes_time(facts):
+        latency = _absent(_NO_TIME)
+    if not priced:
         price = _absent("The network states no prices, so there is no figure of accuracy and price.")
         return f'<div class="stack">{latency}{price}</div>'
     by_price = _points(facts, lambda s: f"{s.price_usd_per_1000:.3g} USD per 1,000")
@@ -195,7 +199,26 @@ def _cost(facts: Facts) -> str:
         "share right; models and traffic together",
         _plot("price-accuracy", f"Accuracy against price: {by_price}"),
     )
+    if not _takes_time(facts):
+        return f'<div class="stack">{price}{latency}</div>'
     return f'<div class="pair">{latency}{price}</div>'
+
+
+_NO_TIME = "In this network nothing takes any time, so there is no figure of latency."
+
+
+def _takes_time(facts: Facts) -> bool:
+    return any(s.latency_ms["mean"] for s in facts.strategies)
+
+
+def _latency(facts: Facts) -> str:
+    if not _takes_time(facts):
+        return _absent(_NO_TIME)
+    return (
+        '<div class="chips" data-chips="latency" role="group" aria-label="Strategy brought to the front"></div>'
+        '<figure data-figure="latency" aria-label="Cumulative distribution of latency of each strategy">'
+        '<div class="plot wide" id="plot-latency"></div></figure>'
+    )
 
 
 def _points(facts: Facts, cost: Callable[[StrategyFacts], str]) -> str:
