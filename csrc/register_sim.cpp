@@ -6,13 +6,17 @@
 #include <vector>
 
 #include "arrays.hpp"
+#include "coinfer/sim/queues.hpp"
 #include "coinfer/sim/replay.hpp"
+#include "held.hpp"
 #include "register.hpp"
 
 namespace coinfer::python {
 namespace {
 
-using LegRow = std::tuple<std::int64_t, std::int64_t, std::vector<std::tuple<std::uint32_t, double>>>;
+using HopRow = std::tuple<std::uint32_t, std::int64_t, std::int64_t, double>;
+using LegRow =
+    std::tuple<std::int64_t, std::int64_t, std::vector<std::tuple<std::uint32_t, double>>, std::vector<HopRow>>;
 using ServiceRow = std::tuple<std::string, double, double, py::object>;
 using ConsultRow = std::tuple<LegRow, LegRow, ServiceRow, std::int64_t>;
 
@@ -34,6 +38,7 @@ Leg leg_of(const LegRow& row) {
   leg.ns = std::get<0>(row);
   leg.pico_usd = std::get<1>(row);
   for (const auto& [link, mean_ns] : std::get<2>(row)) leg.jitters.push_back({link, mean_ns});
+  for (const auto& [link, send, delay, jitter] : std::get<3>(row)) leg.hops.push_back({link, send, delay, jitter});
   return leg;
 }
 
@@ -100,6 +105,44 @@ Requests requests_of(const py::object& lane, const py::object& sample, const py:
   return requests;
 }
 
+/// The same with arrivals and, perhaps, priorities.
+Requests queued_of(const py::object& arrival_ns, const py::object& lane, const py::object& sample,
+                   const py::object& deadline_ns, const py::object& priority, std::uint64_t first, std::size_t lanes,
+                   std::size_t samples) {
+  Requests requests = requests_of(lane, sample, deadline_ns, first, lanes, samples);
+  requests.arrival_ns = view<std::int64_t>(arrival_ns, "arrival_ns");
+  if (!priority.is_none()) requests.priority = view<std::int32_t>(priority, "priority");
+  if (requests.arrival_ns.size() != requests.sample.size() ||
+      (!requests.priority.empty() && requests.priority.size() != requests.sample.size())) {
+    throw py::value_error("the columns of a trace differ in length");
+  }
+  return requests;
+}
+
+/// Queues point into NumPy arrays: labels, measured service times, outputs.
+struct HeldQueues {
+  std::unique_ptr<Queues> queues;
+  std::size_t lanes = 0;
+  std::size_t samples = 0;
+  std::vector<py::object> arrays;
+};
+
+/// instances, max_batch, preferred, batch_delay_ns, queue_max, batch_ns, mean_ns
+using StationRow = std::tuple<std::uint32_t, std::uint32_t, std::vector<std::uint32_t>, std::int64_t, py::object,
+                              std::vector<std::int64_t>, double>;
+
+Station station_of(const StationRow& row) {
+  Station station;
+  py::object queue_max;
+  std::tie(station.instances, station.max_batch, station.preferred, station.batch_delay_ns, queue_max, station.batch_ns,
+           station.mean_ns) = row;
+  if (!queue_max.is_none()) station.queue_max = queue_max.cast<std::uint32_t>();
+  if (station.max_batch == 0) throw py::value_error("a station serves at least one request at a time");
+  if (!station.batch_ns.empty() && station.batch_ns.size() != station.max_batch)
+    throw py::value_error("batch_ns needs one time per size of batch");
+  return station;
+}
+
 py::object wide(Wide value) {
   const auto low = static_cast<std::uint64_t>(value);
   const auto high = static_cast<std::int64_t>(value >> 64);
@@ -117,6 +160,7 @@ py::dict tally_of(Tally tally) {
   out["consulted"] = tally.consulted;
   out["latency_ns"] = wide(tally.latency_ns);
   out["network_ns"] = wide(tally.network_ns);
+  out["queue_ns"] = wide(tally.queue_ns);
   out["service_ns"] = wide(tally.service_ns);
   out["pico_usd"] = wide(tally.pico_usd);
   out["lane_requests"] = give(std::move(tally.lane_requests));
@@ -139,11 +183,115 @@ py::dict tally_of(Tally tally) {
   return out;
 }
 
+py::list loads_of(std::span<const Load> loads) {
+  py::list out;
+  for (const Load& load : loads) {
+    py::dict row;
+    row["served"] = load.served;
+    row["rejected"] = load.rejected;
+    row["dropped"] = load.dropped;
+    row["batches"] = load.batches;
+    row["waiting_max"] = load.waiting_max;
+    row["busy_ns"] = wide(load.busy_ns);
+    row["wait_ns"] = wide(load.wait_ns);
+    row["wait_ns_max"] = load.wait_ns_max;
+    row["batch_size"] = load.batch_size;
+    out.append(row);
+  }
+  return out;
+}
+
 template <class T>
 std::span<T> fresh(py::dict& columns, const char* name, std::size_t rows) {
   py::array_t<T> array(static_cast<py::ssize_t>(rows));
   columns[name] = array;
   return {array.mutable_data(), rows};
+}
+
+Columns fresh_columns(py::dict& out, std::size_t rows) {
+  Columns columns;
+  columns.answer = fresh<Label>(out, "answer", rows);
+  columns.confidence = fresh<float>(out, "confidence", rows);
+  columns.settled = fresh<std::uint8_t>(out, "settled", rows);
+  columns.answered_by = fresh<std::uint8_t>(out, "answered_by", rows);
+  columns.consulted = fresh<std::uint8_t>(out, "consulted", rows);
+  columns.correct = fresh<std::int8_t>(out, "correct", rows);
+  columns.status = fresh<std::uint8_t>(out, "status", rows);
+  columns.network_ns = fresh<std::int64_t>(out, "network_ns", rows);
+  columns.queue_ns = fresh<std::int64_t>(out, "queue_ns", rows);
+  columns.service_ns = fresh<std::int64_t>(out, "service_ns", rows);
+  columns.pico_usd = fresh<std::int64_t>(out, "pico_usd", rows);
+  return columns;
+}
+
+void register_queues(py::module_& sim) {
+  py::class_<HeldQueues>(sim, "Queues")
+      .def(py::init([](const std::vector<HeldLane*>& lanes, const py::object& truth, std::size_t classes,
+                       std::uint64_t seed, const std::vector<StationRow>& stations, std::size_t links,
+                       const std::vector<Held*>& outputs, const std::string& engine, bool rows, std::uint64_t row_first,
+                       std::uint64_t row_last, std::int64_t warmup_ns, std::int64_t gossip_ns) {
+             HeldQueues held;
+             std::vector<Lane> plain;
+             for (const HeldLane* lane : lanes) {
+               plain.push_back(lane->lane);
+               held.arrays.insert(held.arrays.end(), lane->arrays.begin(), lane->arrays.end());
+             }
+             std::vector<Station> places;
+             for (const StationRow& row : stations) places.push_back(station_of(row));
+             std::vector<Outputs> tables;
+             for (const Held* table : outputs) {
+               tables.push_back(table->outputs);
+               held.arrays.insert(held.arrays.end(), table->arrays.begin(), table->arrays.end());
+             }
+             std::span<const Label> labels;
+             if (!truth.is_none()) labels = view<Label>(truth, "labels");
+             held.arrays.push_back(truth);
+             held.lanes = plain.size();
+             held.samples = plain.empty() ? 0 : plain.front().evidence->rows;
+             QueueOptions options;
+             options.listed = engine == "events";
+             if (!options.listed && engine != "hops") throw py::value_error("unknown engine '" + engine + "'");
+             options.rows = rows;
+             options.row_first = row_first;
+             options.row_last = row_last;
+             options.warmup_ns = warmup_ns;
+             options.gossip_ns = gossip_ns;
+             held.queues = std::make_unique<Queues>(std::move(plain), labels, classes, seed, std::move(places), links,
+                                                    std::move(tables), options);
+             return held;
+           }),
+           py::arg("lanes"), py::arg("labels"), py::arg("classes"), py::arg("seed"), py::arg("stations"),
+           py::arg("links"), py::arg("outputs"), py::arg("engine"), py::arg("rows") = false, py::arg("row_first") = 0,
+           py::arg("row_last") = UINT64_MAX, py::arg("warmup_ns") = 0, py::arg("gossip_ns") = 0)
+      .def(
+          "push",
+          [](const HeldQueues& self, const py::object& arrival_ns, const py::object& lane, const py::object& sample,
+             const py::object& deadline_ns, const py::object& priority, std::uint64_t first) {
+            const Requests requests =
+                queued_of(arrival_ns, lane, sample, deadline_ns, priority, first, self.lanes, self.samples);
+            const py::gil_scoped_release release;
+            self.queues->push(requests);
+          },
+          py::arg("arrival_ns"), py::arg("lane"), py::arg("sample"), py::arg("deadline_ns") = py::none(),
+          py::arg("priority") = py::none(), py::arg("first") = 0)
+      .def("finish",
+           [](const HeldQueues& self) {
+             const py::gil_scoped_release release;
+             self.queues->finish();
+           })
+      .def("tally", [](const HeldQueues& self) { return tally_of(self.queues->tally()); })
+      .def("stations", [](const HeldQueues& self) { return loads_of(self.queues->stations()); })
+      .def("links", [](const HeldQueues& self) { return loads_of(self.queues->links()); })
+      .def_property_readonly("in_flight", [](const HeldQueues& self) { return self.queues->in_flight(); })
+      .def_property_readonly("span_ns", [](const HeldQueues& self) { return self.queues->span_ns(); })
+      .def_property_readonly("arrivals_ns", [](const HeldQueues& self) { return self.queues->arrivals_ns(); })
+      .def("take", [](const HeldQueues& self) {
+        const std::vector<Ended> ended = self.queues->take();
+        py::dict out;
+        const Columns columns = fresh_columns(out, ended.size());
+        for (std::size_t i = 0; i < ended.size(); ++i) columns.set(i, ended[i].outcome);
+        return out;
+      });
 }
 
 }  // namespace
@@ -221,17 +369,7 @@ void register_sim(py::module_& module) {
             const Requests requests = requests_of(lane, sample, deadline_ns, first, self.lanes, self.samples);
             const std::size_t rows = requests.sample.size();
             py::dict out;
-            Columns columns;
-            columns.answer = fresh<Label>(out, "answer", rows);
-            columns.confidence = fresh<float>(out, "confidence", rows);
-            columns.settled = fresh<std::uint8_t>(out, "settled", rows);
-            columns.answered_by = fresh<std::uint8_t>(out, "answered_by", rows);
-            columns.consulted = fresh<std::uint8_t>(out, "consulted", rows);
-            columns.correct = fresh<std::int8_t>(out, "correct", rows);
-            columns.status = fresh<std::uint8_t>(out, "status", rows);
-            columns.network_ns = fresh<std::int64_t>(out, "network_ns", rows);
-            columns.service_ns = fresh<std::int64_t>(out, "service_ns", rows);
-            columns.pico_usd = fresh<std::int64_t>(out, "pico_usd", rows);
+            const Columns columns = fresh_columns(out, rows);
             {
               const py::gil_scoped_release release;
               self.replay->outcomes(requests, columns, threads);
@@ -241,6 +379,7 @@ void register_sim(py::module_& module) {
           py::arg("lane"), py::arg("sample"), py::arg("deadline_ns") = py::none(), py::arg("first") = 0,
           py::arg("threads") = 1);
 
+  register_queues(sim);
   sim.def("philox", &philox, py::arg("counter"), py::arg("key"));
 }
 

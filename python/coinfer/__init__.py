@@ -17,7 +17,14 @@ if TYPE_CHECKING:
     from coinfer.combining import Combined, combine
     from coinfer.comparing import Comparison, compare
     from coinfer.diversifying import Diversity, diversity
-    from coinfer.errors import BadFileError, BadValueError, CoinferError, UnknownNameError, UnsupportedError
+    from coinfer.errors import (
+        BadFileError,
+        BadValueError,
+        CoinferError,
+        OverloadWarning,
+        UnknownNameError,
+        UnsupportedError,
+    )
     from coinfer.exploring import Exploration, explore
     from coinfer.network import Deployment, Link, Model, Network, Node
     from coinfer.predictions import ModelOutput, Predictions
@@ -50,6 +57,7 @@ __all__ = [
     "ModelOutput",
     "Network",
     "Node",
+    "OverloadWarning",
     "Predictions",
     "Remote",
     "Run",
@@ -83,7 +91,7 @@ _HOMES = {
     "combining": "Combined combine",
     "comparing": "Comparison compare",
     "diversifying": "Diversity diversity",
-    "errors": "BadFileError BadValueError CoinferError UnknownNameError UnsupportedError",
+    "errors": "BadFileError BadValueError CoinferError OverloadWarning UnknownNameError UnsupportedError",
     "exploring": "Exploration explore",
     "network": "Deployment Link Model Network Node",
     "predictions": "ModelOutput Predictions",

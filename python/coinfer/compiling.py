@@ -28,10 +28,11 @@ if TYPE_CHECKING:
 
 __all__ = ["CompiledPlan", "Compiler"]
 
-Leg = tuple[int, int, list[tuple[int, float]]]
-"""Nanoseconds, pico-dollars, and (directed link, mean jitter in ns) of a way between two nodes."""
+Leg = tuple[int, int, list[tuple[int, float]], list[tuple[int, int, int, float]]]
+"""Nanoseconds, pico-dollars, and (directed link, mean jitter in ns) of a way between two nodes; then, where messages
+wait for each other, the same link by link: (directed link, ns to send, ns to arrive, mean jitter in ns)."""
 
-_STAY: Leg = (0, 0, [])
+_STAY: Leg = (0, 0, [], [])
 _NS_MAX = 10**15
 _PICO_USD_MAX = 10**16
 _VECTOR_FORMS = ("logits", "probs")
@@ -46,11 +47,32 @@ _GIVES = {
 class CompiledPlan:
     """A plan as the engine has it, with what it was made of."""
 
-    def __init__(self, spec: PlanSpec, plan: core.Plan, evidence: core.Evidence, decisions: core.Decisions) -> None:
+    def __init__(
+        self, spec: PlanSpec, plan: core.Plan, evidence: core.Evidence, decisions: core.Decisions | None
+    ) -> None:
         self.spec = spec
         self.plan = plan
         self.evidence = evidence
-        self.decisions = decisions
+        self._decisions = decisions
+
+    @property
+    def queue_dependent(self) -> bool:
+        """Whether what it decides depends on queues, so that it must be replayed to know."""
+        return self._decisions is None
+
+    @property
+    def decisions(self) -> core.Decisions:
+        """What it decides for every sample.
+
+        Raises
+        ------
+        UnsupportedError
+            If that depends on queues.
+        """
+        if self._decisions is None:
+            msg = "what this plan decides depends on queues: it can be replayed, but not decided ahead"
+            raise UnsupportedError(msg)
+        return self._decisions
 
 
 class Compiler:
@@ -101,7 +123,7 @@ class Compiler:
         said = tuple((model, score, *rest) for model, _, score, *rest in _hashable(members))
         made = combiner(spec.combiner)
         shape = (said, groups, made.key, "" if spec.combiner == "last" else spec.score)
-        rule = (shape, tuple((stage.threshold, stage.curve) for stage in spec.stages), spec.oracle)
+        rule = (shape, tuple((stage.threshold, stage.curve, stage.per_us) for stage in spec.stages), spec.oracle)
         key = (rule, tuple(m[1] for m in members))
         if key in self._plans:
             return self._plans[key]
@@ -113,7 +135,7 @@ class Compiler:
         for stage in spec.stages:
             with np.errstate(over="ignore"):  # beyond float32, a threshold is as good as infinite
                 threshold = float(np.float32(stage.threshold))
-            stages.append((first, len(stage.members), threshold, 0.0, stage.curve))
+            stages.append((first, len(stage.members), threshold, float(np.float32(stage.per_us)), stage.curve))
             first += len(stage.members)
         try:
             models = [deployment.model for stage in spec.stages for deployment in stage.members]
@@ -127,10 +149,11 @@ class Compiler:
         if shape not in self._evidence:
             self._evidence[shape] = core.gather(plan, self._outputs, self._threads)
         evidence = self._evidence[shape]
-        if rule not in self._decisions:
+        aware = any(stage.per_us != 0 for stage in spec.stages)  # what it decides depends on queues
+        if rule not in self._decisions and not aware:
             truth = self.predictions.labels if spec.oracle else None
             self._decisions[rule] = core.decide(plan, evidence, truth)
-        self._plans[key] = CompiledPlan(spec, plan, evidence, self._decisions[rule])
+        self._plans[key] = CompiledPlan(spec, plan, evidence, self._decisions.get(rule))
         return self._plans[key]
 
     def lane(self, compiled: CompiledPlan, ingress: str) -> sim.Lane:
@@ -145,6 +168,7 @@ class Compiler:
             self.leg(host, ingress, _payload(self.network, stage, "answer_kb"))
             for host, stage in zip(hosts, spec.stages, strict=True)
         ]
+        decisions = None if compiled.queue_dependent else compiled.decisions
         members = []
         for host, stage in zip(hosts, spec.stages, strict=True):
             for deployment in stage.members:
@@ -157,7 +181,7 @@ class Compiler:
                         self._pico_usd(deployment),
                     )
                 )
-        return sim.Lane(compiled.plan, compiled.evidence, compiled.decisions, enter, back, members)
+        return sim.Lane(compiled.plan, compiled.evidence, decisions, enter, back, members)
 
     def hosts(self, spec: PlanSpec, ingress: str) -> list[str]:
         """Name the node that asks and decides at each stage.
@@ -180,19 +204,51 @@ class Compiler:
             return _STAY
         key = (source, target, payload_kb)
         if key not in self._legs:
-            ns, pico_usd, jitters = 0, 0, []
+            ns, pico_usd, jitters, hops = 0, 0, [], []
             for at, forward in self.network.routes.hops(source, target):
                 link = self.network.links[at]
-                ns += round(link.delay_ms * 1e6)
+                delay, send = round(link.delay_ms * 1e6), 0
                 if link.bandwidth_mbps is not None:
                     sending = f"{payload_kb:g} kB over link {link.a!r} -- {link.b!r} take"
-                    ns += _whole(8e6 * payload_kb / link.bandwidth_mbps, _NS_MAX, sending, "ns")
+                    send = _whole(8e6 * payload_kb / link.bandwidth_mbps, _NS_MAX, sending, "ns")
+                ns += delay + send
                 paying = f"{payload_kb:g} kB over link {link.a!r} -- {link.b!r} cost"
                 pico_usd += _whole(link.price_usd_per_mb * payload_kb / 1e3 * 1e12, _PICO_USD_MAX, paying, "pico-USD")
+                directed = 2 * at + (0 if forward else 1)
                 if link.jitter_ms > 0:
-                    jitters.append((2 * at + (0 if forward else 1), link.jitter_ms * 1e6))
-            self._legs[key] = (ns, pico_usd, jitters)
+                    jitters.append((directed, link.jitter_ms * 1e6))
+                hops.append((directed, send, delay, link.jitter_ms * 1e6))
+            queued = self.network.queueing and any(send for _, send, _, _ in hops)
+            self._legs[key] = (ns, pico_usd, jitters, hops if queued else [])
         return self._legs[key]
+
+    def stations(self) -> list[sim.StationRow]:
+        """Lay out every deployment as a place where requests wait: instances, batches, length of the queue.
+
+        Where the network does not queue, any number of requests is served at the same time.
+        """
+        rows: list[sim.StationRow] = []
+        for d in self.network.deployments:
+            law, batch_ns = d.service, []
+            if not self.network.queueing:
+                rows.append((0, 1, [], 0, None, [], 0.0))
+                continue
+            if d.max_batch > 1 and isinstance(law, laws.Linear):
+                batch_ns = [round((law.base_ms + law.per_item_ms * b) * 1e6) for b in range(1, d.max_batch + 1)]
+            mean = float(batch_ns[-1]) if batch_ns else self._mean_service_ns(d)
+            delay = round(d.batch_delay_us * 1e3)
+            rows.append((d.instances or 1, d.max_batch, list(d.preferred_batch), delay, d.queue_max, batch_ns, mean))
+        return rows
+
+    @property
+    def outputs(self) -> list[core.Outputs]:
+        """What the models say, as the engine reads it."""
+        return self._outputs
+
+    def _mean_service_ns(self, deployment: Deployment) -> float:
+        if deployment.model not in self._index:
+            return 0.0  # No strategy can consult it.
+        return float(np.mean(self.service_ns(deployment)))
 
     def service_ns(self, deployment: Deployment) -> float | NDArray[np.float64]:
         """Give the mean service time of a deployment in nanoseconds, per sample if it was measured."""

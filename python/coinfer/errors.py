@@ -17,6 +17,7 @@ __all__ = [
     "BadFileError",
     "BadValueError",
     "CoinferError",
+    "OverloadWarning",
     "UnknownNameError",
     "UnsupportedError",
     "nearest",
@@ -25,6 +26,10 @@ __all__ = [
 
 class CoinferError(Exception):
     """Root of everything that coinfer raises on purpose."""
+
+
+class OverloadWarning(UserWarning):
+    """A deployment or link is offered more work than it can do: its queue grows as long as requests come."""
 
 
 class BadValueError(CoinferError, ValueError):

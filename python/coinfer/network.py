@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["Deployment", "Link", "Model", "Network", "Node", "Tensors"]
 
 _CONTROLS = ("path", "ingress")
+_INSTANCES_MAX = 2**20
 _FORMS = ("logits", "probs", "label_confidence", "label")
 
 
@@ -266,8 +267,8 @@ class Deployment:
     ----------
     model, node : str
         What runs where.
-    instances : int, default 1
-        Batches served at the same time.
+    instances : int, optional
+        Batches served at the same time; 1 where the network queues and nothing is said.
     max_batch : int, default 1
         Requests in one batch at most.
     preferred_batch : sequence of int, default ()
@@ -298,7 +299,7 @@ class Deployment:
 
     model: str
     node: str
-    instances: int = field(default=1, kw_only=True)
+    instances: int | None = field(default=None, kw_only=True)
     max_batch: int = field(default=1, kw_only=True)
     preferred_batch: tuple[int, ...] = field(default=(), kw_only=True)
     batch_delay_us: float = field(default=0.0, kw_only=True)
@@ -311,7 +312,9 @@ class Deployment:
         check_name(self.model, "deployment: model")
         check_name(self.node, "deployment: node", forbidden="@")
         place = f"deployment {self.name!r}"
-        object.__setattr__(self, "instances", check_integer(self.instances, f"{place}: instances", at_least=1))
+        if self.instances is not None:
+            instances = check_integer(self.instances, f"{place}: instances", at_least=1, at_most=_INSTANCES_MAX)
+            object.__setattr__(self, "instances", instances)
         object.__setattr__(self, "max_batch", check_integer(self.max_batch, f"{place}: max_batch", at_least=1))
         sizes = (
             check_integer(size, f"{place}: preferred_batch", at_least=1, at_most=self.max_batch)
@@ -337,6 +340,11 @@ class Deployment:
     def name(self) -> str:
         """``"model@node"``, unique in a network."""
         return f"{self.model}@{self.node}"
+
+    @property
+    def queues(self) -> bool:
+        """Whether anything is said about how requests wait: instances, batches or the length of the queue."""
+        return self.instances is not None or self.max_batch > 1 or self.batch_delay_us > 0 or self.queue_max is not None
 
     @property
     def service_ms_mean(self) -> float:
@@ -372,6 +380,9 @@ class Network:
     control : {"path", "ingress"}, default "path"
         Who decides: each node on the way with the request at hand, or the ingress, which consults every
         deployment itself.
+    queues : bool, optional
+        Whether requests wait for each other, at deployments and at links with a bandwidth. By default they do if
+        some deployment says how: `instances`, `max_batch`, `batch_delay_us` or `queue_max`.
 
     Attributes
     ----------
@@ -401,12 +412,16 @@ class Network:
     models: tuple[Model, ...]
     deployments: tuple[Deployment, ...]
     control: str = field(default="path", kw_only=True)
+    queues: bool | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         for key, kind in (("nodes", Node), ("links", Link), ("models", Model), ("deployments", Deployment)):
             object.__setattr__(self, key, _all_of(getattr(self, key), kind, key))
         if self.control not in _CONTROLS:
             msg = f"network: control must be 'path' or 'ingress', not {self.control!r}"
+            raise BadValueError(msg)
+        if type(self.queues) not in (bool, type(None)):
+            msg = f"network: queues must be true or false, not {self.queues!r}"
             raise BadValueError(msg)
         if not self.nodes:
             msg = "network: there must be at least one node"
@@ -480,6 +495,11 @@ class Network:
         lowest = self.tiers[0]
         return tuple(n.name for n in self.nodes if (n.tier == lowest if n.ingress is None else n.ingress))
 
+    @property
+    def queueing(self) -> bool:
+        """Whether requests wait for each other: as `queues` says, else if some deployment says how."""
+        return any(d.queues for d in self.deployments) if self.queues is None else self.queues
+
     @cached_property
     def routes(self) -> Routes:
         """Shortest routes between the nodes, computed as they are asked for."""
@@ -515,7 +535,7 @@ class Network:
         delay_ms: float | Sequence[float] = 0.0,
         price_usd: float | Sequence[float] = 0.0,
         service_ms: float | Law | Sequence[float | Law] = 0.0,
-        instances: int | Sequence[int] = 1,
+        instances: int | Sequence[int | None] | None = None,
         request_kb: float = 0.0,
         answer_kb: float = 0.0,
         control: str = "path",
@@ -529,7 +549,8 @@ class Network:
         delay_ms : float or sequence of float
             One-way delays of the links; one fewer than tiers.
         price_usd, service_ms, instances : number or sequence
-            Per deployment; a service time is milliseconds or a `Law`. One number goes for all.
+            Per deployment; a service time is milliseconds or a `Law`. One number goes for all. Requests wait for
+            each other only if instances are given.
         request_kb, answer_kb : float, default 0
             Sizes, the same for all models.
         control : {"path", "ingress"}, default "path"
@@ -670,7 +691,7 @@ def _at(place: str) -> Iterator[None]:
 
 
 def _from_document(document: Mapping[str, Any], text: str, file: str) -> Network:
-    check_keys(document, ("control", *_TABLES), (), file)
+    check_keys(document, ("control", "queues", *_TABLES), (), file)
     parts: dict[str, list[Any]] = {}
     for name, (kind, allowed, required) in _TABLES.items():
         tables = document.get(name, [])
@@ -694,6 +715,7 @@ def _from_document(document: Mapping[str, Any], text: str, file: str) -> Network
             models=tuple(parts["model"]),
             deployments=tuple(parts["deployment"]),
             control=document.get("control", "path"),
+            queues=document.get("queues"),
         )
 
 
@@ -735,6 +757,8 @@ def _to_document(network: Network) -> Any:
 
     document = tomlkit.document()
     document.add("control", tomlkit.item(network.control))
+    if network.queues is not None:
+        document.add("queues", tomlkit.item(network.queues))
     groups: dict[str, Sequence[Any]] = {
         "node": network.nodes,
         "link": network.links,

@@ -7,17 +7,18 @@ works them out when asked.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from coinfer._checks import check_integer
+from coinfer._checks import check_integer, check_number
 from coinfer._core import sim
 from coinfer.calibrating import step as read_curve
 from coinfer.compiling import CompiledPlan, Compiler
 from coinfer.errors import BadValueError
+from coinfer.queueing import Load, Queued, choose, warn_of_overload
 from coinfer.results import Estimate, Latency, Summary
 from coinfer.strategy.base import Strategy
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Explanation", "Requests", "Run", "replay"]
 
 _STATUS = ("open", "answered", "degraded", "rejected", "expired", "failed")
+_DOES = {"hops": "first come, first served", "events": "a list of arrivals, completions and timers"}
 _NO_DEADLINE = np.iinfo(np.int64).max
 _CENSUS_ENTRIES_MAX = 1 << 26
 
@@ -58,10 +60,21 @@ class Requests:
         self.lane = np.ascontiguousarray(trace.ingress, np.int32)
         self.sample = np.ascontiguousarray(trace.sample, np.int32)
         self.deadline_ns = _deadlines(trace)
+        self.priority = _priorities(trace)
         self.threads = threads
         self._entries = len(trace.nodes) * len(predictions)
         self._shape = (len(trace.nodes), len(predictions))
         self._census: sim.Census | None = None
+
+    def columns(self) -> dict[str, NDArray[Any] | None]:
+        """Give what a queueing engine reads."""
+        return {
+            "arrival_ns": np.ascontiguousarray(self.trace.arrival_ns, np.int64),
+            "lane": self.lane,
+            "sample": self.sample,
+            "deadline_ns": self.deadline_ns,
+            "priority": self.priority,
+        }
 
     @property
     def countable(self) -> bool:
@@ -101,7 +114,8 @@ class Explanation:
         truth = "" if o["label"] is None else f", truth {o['label']}"
         lines.append(
             f"  {o['status']}: {o['answer']}{truth}; {o['latency_us'] / 1e3:,.3f} ms "
-            f"(network {o['network_us'] / 1e3:,.3f}, service {o['service_us'] / 1e3:,.3f}), {o['price_usd']:.6g} USD"
+            f"(network {o['network_us'] / 1e3:,.3f}, queue {o['queue_us'] / 1e3:,.3f}, "
+            f"service {o['service_us'] / 1e3:,.3f}), {o['price_usd']:.6g} USD"
         )
         return "\n".join(lines)
 
@@ -124,6 +138,8 @@ class Run:
         strategy: Strategy,
         seed: int = 0,
         name: str | None = None,
+        engine: str = "auto",
+        warmup_ms: float = 0.0,
     ) -> None:
         if not isinstance(strategy, Strategy):
             msg = f"{name or 'strategy'} must be a strategy such as coinfer.Forward(threshold=0.9), not {strategy!r}"
@@ -137,16 +153,30 @@ class Run:
         self._plans: list[CompiledPlan] = [compiler.plan(strategy, node) for node in self.trace.nodes]
         self._hosts = [compiler.hosts(p.spec, node) for p, node in zip(self._plans, self.trace.nodes, strict=True)]
         lanes = [compiler.lane(p, node) for p, node in zip(self._plans, self.trace.nodes, strict=True)]
-        self._replay = sim.Replay(lanes, self.predictions.labels, self.predictions.class_count, seed)
-        if self._replay.deterministic and requests.countable:
-            tally = self._replay.run_census(requests.census())
-            engine = "direct: counted by (ingress, sample)"
+        chosen = choose(engine, self.network, self._plans, requests.priority)
+        self._queued: Queued | None = None
+        if chosen != "direct" or warmup_ms > 0:
+            gossip_ns = round(max(p.spec.gossip_ms for p in self._plans) * 1e6)
+            chosen = "hops" if chosen == "direct" else chosen
+            self._queued = Queued(compiler, lanes, seed, chosen, round(warmup_ms * 1e6), gossip_ns)
+            tally = self._queued.run(requests.columns())
+            if tally["requests"] == 0:
+                msg = f"no request arrives after the warm-up of {warmup_ms:g} ms; the trace ends before"
+                raise BadValueError(msg)
+            engine = f"{chosen}: {_DOES[chosen]}"
         else:
-            tally = self._replay.run(requests.lane, requests.sample, requests.deadline_ns, requests.threads)
-            engine = "direct: request by request"
+            self._replay = sim.Replay(lanes, self.predictions.labels, self.predictions.class_count, seed)
+            if self._replay.deterministic and requests.countable:
+                tally = self._replay.run_census(requests.census())
+                engine = "direct: counted by (ingress, sample)"
+            else:
+                tally = self._replay.run(requests.lane, requests.sample, requests.deadline_ns, requests.threads)
+                engine = "direct: request by request"
+            tally |= {"stations": {}, "links": {}}
         self._latencies_ns: NDArray[np.int64] = tally["latencies_ns"]
         self._latency_ranks: NDArray[np.uint64] = np.cumsum(tally["latency_counts"])
         self.summary = self._summarise(tally, engine, name or strategy.name)
+        warn_of_overload(self.summary.strategy, tally["stations"], tally["links"], self.network)
 
     def latency_quantiles(self, q: ArrayLike) -> NDArray[np.float64]:
         """Give exact latency quantiles (nearest rank).
@@ -191,10 +221,13 @@ class Run:
         part = slice(start, stop)
         lane, sample = self._requests.lane[part], self._requests.sample[part]
         deadline_ns = None if self._requests.deadline_ns is None else self._requests.deadline_ns[part]
-        c = self._replay.outcomes(lane, sample, deadline_ns, start, self._requests.threads)
+        if self._queued is not None:
+            c = self._queued.outcomes(self._requests.columns(), start, stop)
+        else:
+            c = self._replay.outcomes(lane, sample, deadline_ns, start, self._requests.threads)
         answer = np.where(c["answer"] < -1, -2 - c["answer"], c["answer"])
         none = c["answer"] == -1
-        expired = c["status"] == _STATUS.index("expired")
+        expired = np.isin(c["status"], [_STATUS.index(status) for status in ("expired", "rejected")])
         models, model = self._where(lane, c["answered_by"], "models")
         nodes, node = self._where(lane, c["settled"], "nodes")
         columns = {
@@ -213,9 +246,9 @@ class Run:
             "model": pa.DictionaryArray.from_arrays(pa.array(model, mask=none), pa.array(models)),
             "node": pa.DictionaryArray.from_arrays(pa.array(node, mask=expired), pa.array(nodes)),
             "stages": pa.array(c["consulted"]),
-            "latency_us": pa.array((c["network_ns"] + c["service_ns"]) / 1e3),
+            "latency_us": pa.array((c["network_ns"] + c["queue_ns"] + c["service_ns"]) / 1e3),
             "network_us": pa.array(c["network_ns"] / 1e3),
-            "queue_us": pa.array(np.zeros(len(lane))),
+            "queue_us": pa.array(c["queue_ns"] / 1e3),
             "service_us": pa.array(c["service_ns"] / 1e3),
             "price_usd": pa.array(c["pico_usd"] / 1e12),
             "correct": pa.array(c["correct"] == 1, mask=c["correct"] < 0),
@@ -243,8 +276,11 @@ class Run:
         lane = int(self._requests.lane[request])
         sample = int(self._requests.sample[request])
         compiled = self._plans[lane]
-        visited = compiled.decisions.itineraries[int(compiled.decisions.route[sample])]
         outcome = self.outcomes(request, request + 1).to_pylist()[0]
+        if compiled.queue_dependent:
+            visited = list(range(outcome["stages"]))
+        else:
+            visited = compiled.decisions.itineraries[int(compiled.decisions.route[sample])]
         steps = tuple(self._step(compiled, lane, sample, stage, stage == visited[-1]) for stage in visited)
         for step in steps[outcome["stages"] :]:
             step |= {"settles": False, "reason": "not started: the deadline came first"}
@@ -349,7 +385,7 @@ class Run:
             ),
             network_us=tally["network_ns"] / n / 1e3,
             service_us=tally["service_ns"] / n / 1e3,
-            queue_us=0.0,
+            queue_us=tally["queue_ns"] / n / 1e3,
             price_usd=tally["pico_usd"] / n / 1e12,
             price_usd_total=tally["pico_usd"] / 1e12,
             stages=tally["consulted"] / n,
@@ -370,7 +406,20 @@ class Run:
             },
             status={name: count for name, count in zip(_STATUS, tally["status"], strict=True) if name != "open"},
             unsure=unsure,
+            stations=tally["stations"],
+            links=tally["links"],
+            utilisation_by_node=self._utilisation(tally["stations"]),
         )
+
+    def _utilisation(self, stations: Mapping[str, Load]) -> dict[str, float]:
+        """Share of the time that the instances at each node worked."""
+        work: dict[str, float] = {}
+        instances: dict[str, int] = {}
+        for d in self.network.deployments if self.network.queueing else ():
+            count = d.instances or 1
+            work[d.node] = work.get(d.node, 0.0) + (stations[d.name].utilisation * count if d.name in stations else 0.0)
+            instances[d.node] = instances.get(d.node, 0) + count
+        return {node: work[node] / instances[node] for node in work}
 
     def __repr__(self) -> str:
         return f"Run({self.summary.strategy!r}, {self.summary.requests:,} requests)"
@@ -390,6 +439,8 @@ def replay(
     *,
     seed: int = 0,
     threads: int = 1,
+    engine: str = "auto",
+    warmup_ms: float = 0.0,
 ) -> Run:
     """Replay a strategy on a trace.
 
@@ -408,6 +459,10 @@ def replay(
         seed share them.
     threads : int
         Does not change any result.
+    engine : {"auto", "direct", "hops", "events"}
+        Which engine replays; all that can give the same outcomes. See `coinfer.queueing`.
+    warmup_ms : float
+        Requests that arrive before this time are served, but not counted.
 
     Returns
     -------
@@ -433,8 +488,11 @@ def replay(
     (1.0, 46000.0, 0.333)
     """
     check_draws(seed, threads)
+    warmup_ms = check_number(warmup_ms, "warmup_ms")
     compiler = Compiler(predictions, network, threads)
-    return Run(Requests(trace, predictions, network, threads), compiler, strategy, seed)
+    return Run(
+        Requests(trace, predictions, network, threads), compiler, strategy, seed, engine=engine, warmup_ms=warmup_ms
+    )
 
 
 def _deadlines(trace: Trace) -> NDArray[np.int64] | None:
@@ -448,6 +506,13 @@ def _deadlines(trace: Trace) -> NDArray[np.int64] | None:
     deadlines = np.where(endless, 0.0, ns).astype(np.int64)
     deadlines[endless] = _NO_DEADLINE
     return deadlines
+
+
+def _priorities(trace: Trace) -> NDArray[np.int32] | None:
+    """Give the priorities, if any two requests differ."""
+    if trace.priority is None or np.all(trace.priority == trace.priority[0]):
+        return None
+    return np.ascontiguousarray(trace.priority, np.int32)
 
 
 def check_draws(seed: int, threads: int) -> None:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from coinfer.queueing import Load
 
 __all__ = ["Estimate", "Latency", "Summary", "wilson"]
 
@@ -129,6 +131,11 @@ class Summary:
         Per model: samples without a usable score (NaN, no answer, or an abstention).
     engine : str
         Which engine ran, and how.
+    stations, links : dict of str to Load
+        What each deployment that was consulted, and each direction of a link that was used, did; empty where nobody
+        waits.
+    utilisation_by_node : dict of str to float
+        Share of the time that the instances at a node worked; empty where nobody waits.
     """
 
     strategy: str
@@ -152,21 +159,24 @@ class Summary:
     accuracy_by_ingress: Mapping[str, float]
     status: Mapping[str, int]
     unsure: Mapping[str, int]
+    stations: Mapping[str, Load] = field(default_factory=dict)
+    links: Mapping[str, Load] = field(default_factory=dict)
+    utilisation_by_node: Mapping[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Give everything as plain dicts, lists and numbers, ready for JSON."""
         out: dict[str, Any] = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for f in fields(self):
+            value = getattr(self, f.name)
             if isinstance(value, Estimate):
                 value = value.to_dict()
             elif isinstance(value, Latency):
-                value = {f.name: getattr(value, f.name) for f in fields(value)}
+                value = {part.name: getattr(value, part.name) for part in fields(value)}
             elif isinstance(value, Mapping):
-                value = dict(value)
+                value = {key: item.to_dict() if hasattr(item, "to_dict") else item for key, item in value.items()}
             elif isinstance(value, tuple):
                 value = list(value)
-            out[field.name] = value
+            out[f.name] = value
         return out
 
     def to_json(self, indent: int | None = None) -> str:
@@ -197,6 +207,10 @@ class Summary:
         ]
         if any(self.unsure.values()):
             shown.append(("samples without a score", ", ".join(f"{k} {v:,}" for k, v in self.unsure.items() if v)))
+        if self.utilisation_by_node:
+            queue = f"{self.queue_us / 1e3:,.2f} ms"
+            shown.append(("of which in queues", queue))
+            shown.append(("busy", _shares(self.utilisation_by_node)))
         shown.append(("engine", self.engine))
         return shown
 

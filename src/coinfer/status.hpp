@@ -18,8 +18,9 @@ constexpr Label abstention(Label label) noexcept { return -2 - label; }
 constexpr bool abstains(Label label) noexcept { return label < no_answer; }
 
 /// The status of a request that ended with `best` as its answer. `missing`: a member of its last stage gave no answer.
-constexpr Status conclude(Label best, bool missing, bool late) noexcept {
-  if (best == no_answer) return late ? Status::expired : Status::failed;
+/// `rejected`: a full queue turned it away.
+constexpr Status conclude(Label best, bool missing, bool late, bool rejected = false) noexcept {
+  if (best == no_answer) return late ? Status::expired : rejected ? Status::rejected : Status::failed;
   return missing || late ? Status::degraded : Status::answered;
 }
 

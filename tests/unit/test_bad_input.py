@@ -497,7 +497,7 @@ NETWORKS: dict[str, Case] = {
     "no instance": (
         lambda: Deployment("m", "a", instances=0),
         BadValueError,
-        "deployment 'm@a': instances must be an integer >= 1, not 0",
+        "deployment 'm@a': instances must be an integer from 1 to 1048576, not 0",
     ),
     "preferring more than fits": (
         lambda: Deployment("m", "a", max_batch=4, preferred_batch=(8,)),

@@ -4,16 +4,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coinfer._core.plan import Decisions, Evidence, Plan
+from coinfer._core.plan import Decisions, Evidence, Outputs, Plan
 
-_Leg = tuple[int, int, list[tuple[int, float]]]
+_Leg = tuple[int, int, list[tuple[int, float]], list[tuple[int, int, int, float]]]
+StationRow = tuple[int, int, list[int], int, int | None, list[int], float]
 
 class Lane:
     def __init__(
         self,
         plan: Plan,
         evidence: Evidence,
-        decisions: Decisions,
+        decisions: Decisions | None,
         enter: Sequence[_Leg],
         back: Sequence[_Leg],
         members: Sequence[tuple[_Leg, _Leg, tuple[str, float, float, Any], int]],
@@ -45,5 +46,43 @@ class Replay:
         first: int = 0,
         threads: int = 1,
     ) -> dict[str, NDArray[Any]]: ...
+
+class Queues:
+    def __init__(
+        self,
+        lanes: Sequence[Lane],
+        labels: NDArray[np.int32] | None,
+        classes: int,
+        seed: int,
+        stations: Sequence[StationRow],
+        links: int,
+        outputs: Sequence[Outputs],
+        engine: str,
+        rows: bool = False,
+        row_first: int = 0,
+        row_last: int = ...,
+        warmup_ns: int = 0,
+        gossip_ns: int = 0,
+    ) -> None: ...
+    def push(
+        self,
+        arrival_ns: NDArray[np.int64],
+        lane: NDArray[np.int32],
+        sample: NDArray[np.int32],
+        deadline_ns: NDArray[np.int64] | None = None,
+        priority: NDArray[np.int32] | None = None,
+        first: int = 0,
+    ) -> None: ...
+    def finish(self) -> None: ...
+    def tally(self) -> dict[str, Any]: ...
+    def stations(self) -> list[dict[str, Any]]: ...
+    def links(self) -> list[dict[str, Any]]: ...
+    @property
+    def in_flight(self) -> int: ...
+    @property
+    def span_ns(self) -> int: ...
+    @property
+    def arrivals_ns(self) -> int: ...
+    def take(self) -> dict[str, NDArray[Any]]: ...
 
 def philox(counter: Sequence[int], key: Sequence[int]) -> list[int]: ...

@@ -259,7 +259,7 @@ def _node_detail(name: str, network: Network) -> str:
     return "; ".join(
         f"{d.model}: "
         + ("service as measured per sample" if np.isnan(d.service_ms_mean) else f"{d.service_ms_mean:g} ms")
-        + (f", {d.instances} instances" if d.instances > 1 else "")
+        + (f", {d.instances} instances" if (d.instances or 1) > 1 else "")
         + (f", {1e6 * d.price_usd:g} USD per million" if d.price_usd else "")
         for d in stations
     )

@@ -36,12 +36,15 @@ Steps = tuple[tuple[float, ...], tuple[float, ...]]
 class StageSpec:
     """A group of deployments consulted together; settles iff curve(score) >= threshold (the last stage always settles).
 
+    `per_us` lowers the threshold for each microsecond that a request is estimated to wait at the next stage.
+
     `curve` is a step function as (cuts, values): values[i] from cuts[i] up to the next cut; None is the score itself.
     """
 
     members: tuple[Deployment, ...]
     threshold: float = math.inf
     curve: Steps | None = None
+    per_us: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,9 @@ class PlanSpec:
         Weight per model in a combination; 1 where absent.
     calibration : mapping of str to Steps
         Per model, what its confidence is read as; only with ``score="confidence"`` and the combiner ``"last"``.
+    gossip_ms : float
+        How old a stage's estimate of the wait ahead may be: it is known as it stood at the last multiple of this
+        period. 0: always up to date.
     """
 
     stages: tuple[StageSpec, ...]
@@ -73,6 +79,7 @@ class PlanSpec:
     combiner: str | CombinerSpec = "last"
     weights: Mapping[str, float] = field(default_factory=dict)
     calibration: Mapping[str, Steps] = field(default_factory=dict)
+    gossip_ms: float = 0.0
 
 
 class Parameter(str):

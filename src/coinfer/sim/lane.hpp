@@ -19,11 +19,22 @@ struct Jitter {
   double mean_ns = 0.0;
 };
 
+/// One link of a way, where messages wait for each other: sending is queued per direction, then come propagation and
+/// jitter.
+struct Hop {
+  std::uint32_t link = 0;  // 2 x link + direction
+  std::int64_t send_ns = 0;
+  std::int64_t delay_ns = 0;
+  double jitter_ns = 0.0;  // mean
+};
+
 /// A way between two nodes for one payload: fixed time (propagation and transmission), price, and the jitters met.
+/// `hops` is the same way link by link, given only where sending is queued.
 struct Leg {
   std::int64_t ns = 0;
   std::int64_t pico_usd = 0;
   std::vector<Jitter> jitters;
+  std::vector<Hop> hops;
 };
 
 /// Consulting one member from the host of its stage.

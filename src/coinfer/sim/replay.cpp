@@ -36,48 +36,6 @@ bool fixed(const Lane& lane) {
          });
 }
 
-void accumulate(std::vector<std::uint64_t>& into, const std::vector<std::uint64_t>& from) {
-  for (std::size_t i = 0; i < into.size(); ++i) into[i] += from[i];
-}
-
-void accumulate(Tally& into, const Tally& from) {
-  into.requests += from.requests;
-  for (std::size_t i = 0; i < status_count; ++i) into.status[i] += from.status[i];
-  into.labelled += from.labelled;
-  into.correct += from.correct;
-  into.in_time += from.in_time;
-  into.truths += from.truths;
-  into.consulted += from.consulted;
-  into.latency_ns += from.latency_ns;
-  into.network_ns += from.network_ns;
-  into.service_ns += from.service_ns;
-  into.pico_usd += from.pico_usd;
-  accumulate(into.lane_requests, from.lane_requests);
-  accumulate(into.lane_labelled, from.lane_labelled);
-  accumulate(into.lane_correct, from.lane_correct);
-  accumulate(into.settled, from.settled);
-  accumulate(into.sample_weight, from.sample_weight);
-  accumulate(into.class_labelled, from.class_labelled);
-  accumulate(into.class_correct, from.class_correct);
-}
-
-using Weighted = std::vector<std::pair<std::int64_t, std::uint64_t>>;
-
-/// Sort, and add up the counts of equal latencies.
-Weighted condense(Weighted latencies) {
-  std::sort(latencies.begin(), latencies.end());
-  std::size_t kept = 0;
-  for (std::size_t i = 0; i < latencies.size(); ++i) {
-    if (kept > 0 && latencies[kept - 1].first == latencies[i].first) {
-      latencies[kept - 1].second += latencies[i].second;
-    } else {
-      latencies[kept++] = latencies[i];
-    }
-  }
-  latencies.resize(kept);
-  return latencies;
-}
-
 }  // namespace
 
 void Census::push(const Requests& batch, unsigned threads) {
@@ -106,19 +64,8 @@ void Census::push(const Requests& batch, unsigned threads) {
   });
 }
 
-std::int64_t Tally::quantile(double q) const {
-  if (requests == 0) return 0;
-  const auto rank = static_cast<std::uint64_t>(std::ceil(q * static_cast<double>(requests)));
-  std::uint64_t seen = 0;
-  for (const auto& [latency, count] : latencies) {
-    seen += count;
-    if (seen >= std::max<std::uint64_t>(rank, 1)) return latency;
-  }
-  return latencies.back().first;
-}
-
 Replay::Replay(std::vector<Lane> lanes, std::span<const Label> truth, std::size_t classes, std::uint64_t seed)
-    : lanes_(std::move(lanes)), truth_(truth), classes_(classes), seed_(seed) {
+    : lanes_(std::move(lanes)), truth_(truth), ledger_(0, 0, 0, 0, {}), seed_(seed) {
   if (lanes_.empty()) throw std::invalid_argument("a replay needs at least one lane");
   samples_ = lanes_.front().evidence->rows;
   if (!truth_.empty() && truth_.size() != samples_) throw std::invalid_argument("one true label per sample, please");
@@ -134,6 +81,7 @@ Replay::Replay(std::vector<Lane> lanes, std::span<const Label> truth, std::size_
     measured_ = measured_ || std::any_of(lane.members.begin(), lane.members.end(),
                                          [](const Consult& member) { return member.service.law == Law::measured; });
   }
+  ledger_ = Ledger(lanes_.size(), stages_, samples_, classes, truth_);
   for (std::size_t at = 0; at < lanes_.size(); ++at) {
     std::size_t known = 0;
     for (; known < groups_.size(); ++known) {
@@ -244,55 +192,12 @@ Outcome Replay::deliver(std::size_t lane_index, std::uint32_t sample, std::uint6
   return out;
 }
 
-Tally Replay::empty() const {
-  Tally tally;
-  tally.lane_requests.resize(lanes_.size());
-  tally.lane_labelled.resize(lanes_.size());
-  tally.lane_correct.resize(lanes_.size());
-  tally.settled.resize(lanes_.size() * stages_);
-  tally.sample_weight.resize(samples_);
-  tally.class_labelled.resize(classes_);
-  tally.class_correct.resize(classes_);
-  return tally;
-}
-
-void Replay::add(Tally& tally, const Outcome& outcome, std::size_t lane, bool in_time, std::uint64_t weight) const {
-  const auto wide = static_cast<Wide>(weight);
-  tally.requests += weight;
-  tally.status[static_cast<std::size_t>(outcome.status)] += weight;
-  tally.consulted += weight * outcome.consulted;
-  tally.latency_ns += wide * outcome.latency_ns();
-  tally.network_ns += wide * outcome.network_ns;
-  tally.service_ns += wide * outcome.service_ns;
-  tally.pico_usd += wide * outcome.pico_usd;
-  tally.lane_requests[lane] += weight;
-  tally.settled[lane * stages_ + outcome.settled] += weight;
-  if (outcome.correct < 0) return;
-  const std::uint64_t right = outcome.correct == 1 ? weight : 0;
-  tally.labelled += weight;
-  tally.correct += right;
-  tally.in_time += in_time ? right : 0;
-  tally.lane_labelled[lane] += weight;
-  tally.lane_correct[lane] += right;
-}
-
-void Replay::add(Tally& tally, std::uint32_t sample, bool labelled, bool right, std::uint64_t weight) const {
-  if (truth_.empty() || truth_[sample] < 0) return;
-  tally.truths += weight;
-  if (!labelled) return;
-  tally.sample_weight[sample] += weight;
-  const auto truth = static_cast<std::size_t>(truth_[sample]);
-  if (truth >= classes_) return;
-  tally.class_labelled[truth] += weight;
-  tally.class_correct[truth] += right ? weight : 0;
-}
-
 void Replay::add_codes(Tally& tally, std::size_t lane, std::span<const std::uint64_t> weight) const {
   const Group& group = groups_[group_of_[lane]];
   for (std::size_t code = 0; code < weight.size(); ++code) {
     if (weight[code] == 0) continue;
     const Outcome outcome = deliver(lane, group.example[code], 0, no_deadline);
-    add(tally, outcome, lane, true, weight[code]);
+    ledger_.add(tally, outcome, lane, true, weight[code]);
     tally.latencies.emplace_back(outcome.latency_ns(), weight[code]);
   }
 }
@@ -302,7 +207,8 @@ void Replay::add_samples(Tally& tally, const Group& group, std::span<const std::
   for (std::size_t sample = 0; sample < samples_; ++sample) {
     if (weight[sample] == 0) continue;
     const std::size_t verdict = verdict_of(group.code[sample]);
-    add(tally, static_cast<std::uint32_t>(sample), verdict != code_failed, verdict == code_right, weight[sample]);
+    ledger_.add(tally, static_cast<std::uint32_t>(sample), verdict != code_failed, verdict == code_right,
+                weight[sample]);
   }
 }
 
@@ -311,7 +217,7 @@ Tally Replay::run(const Census& census) const {
   if (census.lanes() != lanes_.size() || census.samples() != samples_) {
     throw std::invalid_argument("the census counts other lanes or samples");
   }
-  Tally tally = empty();
+  Tally tally = ledger_.empty();
   std::vector<std::uint64_t> by_sample(samples_);
   for (const Group& group : groups_) {
     std::fill(by_sample.begin(), by_sample.end(), std::uint64_t{0});
@@ -322,7 +228,7 @@ Tally Replay::run(const Census& census) const {
         for (std::size_t sample = 0; sample < samples_; ++sample) {
           if (weight[sample] == 0) continue;
           const Outcome outcome = deliver(lane, static_cast<std::uint32_t>(sample), 0, no_deadline);
-          add(tally, outcome, lane, true, weight[sample]);
+          ledger_.add(tally, outcome, lane, true, weight[sample]);
           tally.latencies.emplace_back(outcome.latency_ns(), weight[sample]);
         }
         tally.latencies = condense(std::move(tally.latencies));
@@ -354,7 +260,7 @@ Tally Replay::run_counted(const Requests& requests) const {
     ++by_code[lane][groups_[group].code[sample]];
     ++by_sample[group * samples_ + sample];
   }
-  Tally tally = empty();
+  Tally tally = ledger_.empty();
   for (std::size_t lane = 0; lane < lanes_.size(); ++lane) add_codes(tally, lane, by_code[lane]);
   for (std::size_t group = 0; group < groups_.size(); ++group) {
     add_samples(tally, groups_[group], std::span(by_sample).subspan(group * samples_, samples_));
@@ -367,7 +273,7 @@ Tally Replay::run_each(const Requests& requests, unsigned threads) const {
   const std::size_t rows = requests.sample.size();
   std::vector<std::int64_t> latency(rows);
   const std::size_t parts = std::max<std::size_t>(1, std::min<std::size_t>(std::max(threads, 1U), rows / grain));
-  std::vector<Tally> tallies(parts, empty());
+  std::vector<Tally> tallies(parts, ledger_.empty());
   split(parts, static_cast<unsigned>(parts), 1, [&](std::size_t first_part, std::size_t last_part) {
     for (std::size_t part = first_part; part < last_part; ++part) {
       for (std::size_t i = rows * part / parts; i < rows * (part + 1) / parts; ++i) {
@@ -375,8 +281,8 @@ Tally Replay::run_each(const Requests& requests, unsigned threads) const {
         const auto sample = static_cast<std::uint32_t>(requests.sample[i]);
         const std::int64_t deadline = requests.deadline_ns.empty() ? no_deadline : requests.deadline_ns[i];
         const Outcome outcome = deliver(lane, sample, requests.first + i, deadline);
-        add(tallies[part], outcome, lane, outcome.latency_ns() <= deadline, 1);
-        add(tallies[part], sample, outcome.correct >= 0, outcome.correct == 1, 1);
+        ledger_.add(tallies[part], outcome, lane, outcome.latency_ns() <= deadline, 1);
+        ledger_.add(tallies[part], sample, outcome.correct >= 0, outcome.correct == 1, 1);
         latency[i] = outcome.latency_ns();
       }
     }
@@ -395,18 +301,8 @@ void Replay::outcomes(const Requests& requests, const Columns& columns, unsigned
   split(requests.sample.size(), threads, grain, [&](std::size_t first, std::size_t last) {
     for (std::size_t i = first; i < last; ++i) {
       const std::int64_t deadline = requests.deadline_ns.empty() ? no_deadline : requests.deadline_ns[i];
-      const Outcome outcome = deliver(static_cast<std::size_t>(requests.lane[i]),
-                                      static_cast<std::uint32_t>(requests.sample[i]), requests.first + i, deadline);
-      columns.answer[i] = outcome.answer;
-      columns.confidence[i] = outcome.confidence;
-      columns.settled[i] = outcome.settled;
-      columns.answered_by[i] = outcome.answered_by;
-      columns.consulted[i] = outcome.consulted;
-      columns.correct[i] = outcome.correct;
-      columns.status[i] = static_cast<std::uint8_t>(outcome.status);
-      columns.network_ns[i] = outcome.network_ns;
-      columns.service_ns[i] = outcome.service_ns;
-      columns.pico_usd[i] = outcome.pico_usd;
+      columns.set(i, deliver(static_cast<std::size_t>(requests.lane[i]), static_cast<std::uint32_t>(requests.sample[i]),
+                             requests.first + i, deadline));
     }
   });
 }

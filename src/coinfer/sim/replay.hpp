@@ -18,10 +18,9 @@
 #include <vector>
 
 #include "coinfer/sim/lane.hpp"
+#include "coinfer/sim/tally.hpp"
 
 namespace coinfer {
-
-__extension__ using Wide = __int128;
 
 /// A batch of a trace. `lane` and `sample` index lanes and samples; `deadline_ns` is empty or relative to the arrival,
 /// with no_deadline for requests that may take for ever.
@@ -30,8 +29,9 @@ struct Requests {
   std::span<const std::int32_t> lane;
   std::span<const std::int32_t> sample;
   std::span<const std::int64_t> deadline_ns;
+  std::span<const std::int64_t> arrival_ns;  // non-decreasing; read where requests wait for each other
+  std::span<const std::int32_t> priority;    // may be empty; 1 is served first, 0 after all others
 };
-inline constexpr std::int64_t no_deadline = INT64_MAX;
 
 /// How often each (lane, sample) occurs: [lane][sample].
 class Census {
@@ -48,48 +48,6 @@ class Census {
   std::vector<std::uint64_t> counts_;
 };
 
-/// One request's end.
-struct Outcome {
-  Status status = Status::answered;
-  Label answer = no_answer;  // as in Evidence: may be an abstention
-  float confidence = 0.0F;
-  std::uint8_t settled = 0;      // the last stage that was consulted
-  std::uint8_t answered_by = 0;  // the stage whose answer stands
-  std::uint8_t consulted = 0;    // stages started
-  std::int8_t correct = -1;      // 1 right, 0 wrong, -1 unknown
-  std::int64_t network_ns = 0;
-  std::int64_t service_ns = 0;
-  std::int64_t pico_usd = 0;
-
-  std::int64_t latency_ns() const noexcept { return network_ns + service_ns; }
-};
-
-/// Sums over requests; adding tallies in any order gives the same result.
-struct Tally {
-  std::uint64_t requests = 0;
-  std::array<std::uint64_t, status_count> status{};
-  std::uint64_t labelled = 0;  // answered or degraded, with a true label
-  std::uint64_t correct = 0;
-  std::uint64_t in_time = 0;    // correct, and answered within the deadline
-  std::uint64_t truths = 0;     // requests whose sample has a true label
-  std::uint64_t consulted = 0;  // stages
-  Wide latency_ns = 0;
-  Wide network_ns = 0;
-  Wide service_ns = 0;
-  Wide pico_usd = 0;
-  std::vector<std::uint64_t> lane_requests;  // [lane]
-  std::vector<std::uint64_t> lane_labelled;
-  std::vector<std::uint64_t> lane_correct;
-  std::vector<std::uint64_t> settled;         // [lane][stage]
-  std::vector<std::uint64_t> sample_weight;   // [sample]: labelled requests
-  std::vector<std::uint64_t> class_labelled;  // [class of the truth]
-  std::vector<std::uint64_t> class_correct;
-  std::vector<std::pair<std::int64_t, std::uint64_t>> latencies;  // distinct, ascending, with their counts
-
-  /// The smallest latency that at least a share q of the requests does not exceed (nearest rank).
-  std::int64_t quantile(double q) const;
-};
-
 /// Arrays for one outcome per request; all have the length of the batch.
 struct Columns {
   std::span<Label> answer;
@@ -100,8 +58,23 @@ struct Columns {
   std::span<std::int8_t> correct;
   std::span<std::uint8_t> status;
   std::span<std::int64_t> network_ns;
+  std::span<std::int64_t> queue_ns;
   std::span<std::int64_t> service_ns;
   std::span<std::int64_t> pico_usd;
+
+  void set(std::size_t at, const Outcome& outcome) const noexcept {
+    answer[at] = outcome.answer;
+    confidence[at] = outcome.confidence;
+    settled[at] = outcome.settled;
+    answered_by[at] = outcome.answered_by;
+    consulted[at] = outcome.consulted;
+    correct[at] = outcome.correct;
+    status[at] = static_cast<std::uint8_t>(outcome.status);
+    network_ns[at] = outcome.network_ns;
+    queue_ns[at] = outcome.queue_ns;
+    service_ns[at] = outcome.service_ns;
+    pico_usd[at] = outcome.pico_usd;
+  }
 };
 
 class Replay {
@@ -128,7 +101,7 @@ class Replay {
 
   std::vector<Lane> lanes_;
   std::span<const Label> truth_;
-  std::size_t classes_;
+  Ledger ledger_;
   std::size_t samples_ = 0;
   std::size_t stages_ = 0;  // the most of any lane
   std::uint64_t seed_;
@@ -137,10 +110,7 @@ class Replay {
   std::vector<Group> groups_;
   std::vector<std::uint32_t> group_of_;  // [lane]
 
-  Tally empty() const;
   Group group(const Lane& lane) const;
-  void add(Tally& tally, const Outcome& outcome, std::size_t lane, bool in_time, std::uint64_t weight) const;
-  void add(Tally& tally, std::uint32_t sample, bool labelled, bool right, std::uint64_t weight) const;
   void add_codes(Tally& tally, std::size_t lane, std::span<const std::uint64_t> weight) const;
   void add_samples(Tally& tally, const Group& group, std::span<const std::uint64_t> weight) const;
   Tally run_counted(const Requests& requests) const;

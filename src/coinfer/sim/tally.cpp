@@ -1,0 +1,106 @@
+#include "coinfer/sim/tally.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace coinfer {
+namespace {
+
+void accumulate(std::vector<std::uint64_t>& into, const std::vector<std::uint64_t>& from) {
+  for (std::size_t i = 0; i < into.size(); ++i) into[i] += from[i];
+}
+
+}  // namespace
+
+void accumulate(Tally& into, const Tally& from) {
+  into.requests += from.requests;
+  for (std::size_t i = 0; i < status_count; ++i) into.status[i] += from.status[i];
+  into.labelled += from.labelled;
+  into.correct += from.correct;
+  into.in_time += from.in_time;
+  into.truths += from.truths;
+  into.consulted += from.consulted;
+  into.latency_ns += from.latency_ns;
+  into.network_ns += from.network_ns;
+  into.queue_ns += from.queue_ns;
+  into.service_ns += from.service_ns;
+  into.pico_usd += from.pico_usd;
+  accumulate(into.lane_requests, from.lane_requests);
+  accumulate(into.lane_labelled, from.lane_labelled);
+  accumulate(into.lane_correct, from.lane_correct);
+  accumulate(into.settled, from.settled);
+  accumulate(into.sample_weight, from.sample_weight);
+  accumulate(into.class_labelled, from.class_labelled);
+  accumulate(into.class_correct, from.class_correct);
+}
+
+Weighted condense(Weighted latencies) {
+  std::sort(latencies.begin(), latencies.end());
+  std::size_t kept = 0;
+  for (std::size_t i = 0; i < latencies.size(); ++i) {
+    if (kept > 0 && latencies[kept - 1].first == latencies[i].first) {
+      latencies[kept - 1].second += latencies[i].second;
+    } else {
+      latencies[kept++] = latencies[i];
+    }
+  }
+  latencies.resize(kept);
+  return latencies;
+}
+
+std::int64_t Tally::quantile(double q) const {
+  if (requests == 0) return 0;
+  const auto rank = static_cast<std::uint64_t>(std::ceil(q * static_cast<double>(requests)));
+  std::uint64_t seen = 0;
+  for (const auto& [latency, count] : latencies) {
+    seen += count;
+    if (seen >= std::max<std::uint64_t>(rank, 1)) return latency;
+  }
+  return latencies.back().first;
+}
+
+Tally Ledger::empty() const {
+  Tally tally;
+  tally.lane_requests.resize(lanes_);
+  tally.lane_labelled.resize(lanes_);
+  tally.lane_correct.resize(lanes_);
+  tally.settled.resize(lanes_ * stages_);
+  tally.sample_weight.resize(samples_);
+  tally.class_labelled.resize(classes_);
+  tally.class_correct.resize(classes_);
+  return tally;
+}
+
+void Ledger::add(Tally& tally, const Outcome& outcome, std::size_t lane, bool in_time, std::uint64_t weight) const {
+  const auto wide = static_cast<Wide>(weight);
+  tally.requests += weight;
+  tally.status[static_cast<std::size_t>(outcome.status)] += weight;
+  tally.consulted += weight * outcome.consulted;
+  tally.latency_ns += wide * outcome.latency_ns();
+  tally.network_ns += wide * outcome.network_ns;
+  tally.queue_ns += wide * outcome.queue_ns;
+  tally.service_ns += wide * outcome.service_ns;
+  tally.pico_usd += wide * outcome.pico_usd;
+  tally.lane_requests[lane] += weight;
+  tally.settled[lane * stages_ + outcome.settled] += weight;
+  if (outcome.correct < 0) return;
+  const std::uint64_t right = outcome.correct == 1 ? weight : 0;
+  tally.labelled += weight;
+  tally.correct += right;
+  tally.in_time += in_time ? right : 0;
+  tally.lane_labelled[lane] += weight;
+  tally.lane_correct[lane] += right;
+}
+
+void Ledger::add(Tally& tally, std::uint32_t sample, bool labelled, bool right, std::uint64_t weight) const {
+  if (truth_.empty() || truth_[sample] < 0) return;
+  tally.truths += weight;
+  if (!labelled) return;
+  tally.sample_weight[sample] += weight;
+  const auto truth = static_cast<std::size_t>(truth_[sample]);
+  if (truth >= classes_) return;
+  tally.class_labelled[truth] += weight;
+  tally.class_correct[truth] += right ? weight : 0;
+}
+
+}  // namespace coinfer

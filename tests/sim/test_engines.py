@@ -1,0 +1,207 @@
+"""Several engines, one truth: where more than one can replay, outcomes are equal row by row."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+import coinfer as ci
+from coinfer.strategy.base import PlanSpec, StageSpec, Strategy, walk
+
+SAMPLES = 300
+MODELS = ("small", "medium", "large")
+
+
+@dataclass(frozen=True)
+class Aware(Strategy):
+    """Forward, with a threshold that falls as the wait ahead grows."""
+
+    kind = "test_aware"
+    threshold: float
+    per_us: float
+    gossip_ms: float = 0.0
+
+    def plan(self, network, ingress):
+        way = walk(network, ingress, None)
+        stages = [StageSpec((d,), self.threshold, per_us=self.per_us) for d in way[:-1]]
+        return PlanSpec((*stages, StageSpec((way[-1],))), gossip_ms=self.gossip_ms)
+
+    @property
+    def name(self):
+        return "aware"
+
+    def to_dict(self):
+        return {}
+
+    @classmethod
+    def from_dict(cls, table):
+        raise NotImplementedError
+
+
+@pytest.fixture(scope="module")
+def preds():
+    rng = np.random.default_rng(1)
+    truth = rng.integers(0, 5, SAMPLES)
+    outputs = {}
+    for model, accuracy in zip(MODELS, (0.6, 0.75, 0.9), strict=True):
+        right = rng.random(SAMPLES) < accuracy
+        label = np.where(right, truth, (truth + rng.integers(1, 5, SAMPLES)) % 5)
+        label[rng.random(SAMPLES) < 0.03] = -1
+        outputs[model] = ci.ModelOutput(label=label, confidence=rng.integers(0, 64, SAMPLES).astype(np.float32) / 64)
+    return ci.Predictions(outputs, labels=truth)
+
+
+def network(control="path", instances=2, bandwidth_mbps=None, jitter_ms=0.0, queues=None):
+    """Give four devices, two edges, one cloud."""
+    service = {
+        "small": ci.service.Constant(2.0),
+        "medium": ci.service.Exponential(4.0),
+        "large": ci.service.LogNormal(6.0, 0.7),
+    }
+    nodes = [ci.Node(f"d{i}", 0) for i in range(4)] + [ci.Node(f"e{i}", 1) for i in range(2)] + [ci.Node("c", 2)]
+    link = {"bandwidth_mbps": bandwidth_mbps, "jitter_ms": jitter_ms}
+    links = [ci.Link((f"d{i}", f"e{i // 2}"), delay_ms=3 + i, **link) for i in range(4)]
+    links += [ci.Link((f"e{i}", "c"), delay_ms=20 + 5 * i, **link) for i in range(2)]
+    at = {"small": [f"d{i}" for i in range(4)], "medium": ["e0", "e1"], "large": ["c"]}
+    deployments = [
+        ci.Deployment(model, node, instances=instances, service=service[model], price_usd=1e-6)
+        for model in MODELS
+        for node in at[model]
+    ]
+    models = [ci.Model(model, request_kb=20, answer_kb=0.5) for model in MODELS]
+    return ci.Network(nodes, links, models, deployments, control=control, queues=queues)
+
+
+def trace_of(net, rate_rps, requests=4000, deadline_ms=None, seed=5):
+    trace = ci.Trace.poisson(net, rate_rps=rate_rps, requests=requests, samples=SAMPLES, seed=seed)
+    if deadline_ms is None:
+        return trace
+    ingress = [trace.nodes[i] for i in trace.ingress]
+    return ci.Trace(trace.arrival_ns, ingress, trace.sample, deadline_us=np.full(requests, deadline_ms * 1e3))
+
+
+STRATEGIES = {
+    "forward": ci.Forward(score="confidence", thresholds=[0.5, 0.6]),
+    "vote": ci.Ensemble("vote"),
+    "oracle": ci.SelectionOracle(),
+}
+
+
+def same(a, b):
+    """Whether two tables of outcomes are equal; a confidence that is not a number equals another."""
+    confidence = [t["confidence"].to_numpy() for t in (a, b)]
+    rest = [t.drop_columns(["confidence"]) for t in (a, b)]
+    return rest[0].equals(rest[1]) and np.array_equal(*confidence, equal_nan=True)
+
+
+@pytest.mark.parametrize("control", ["path", "ingress"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("deadline_ms", [None, 40.0])
+def test_a_network_without_queues_takes_any_engine(preds, control, strategy, deadline_ms):
+    net = network(control, queues=False, bandwidth_mbps=40, jitter_ms=2)
+    trace = trace_of(net, 2000, 2000, deadline_ms)
+    runs = [ci.replay(trace, preds, net, STRATEGIES[strategy], engine=e) for e in ("direct", "hops", "events")]
+    assert [r.summary.engine.split(":")[0] for r in runs] == ["direct", "hops", "events"]
+    tables = [r.outcomes() for r in runs]
+    assert same(tables[0], tables[1])
+    assert same(tables[0], tables[2])
+    plain = [r.summary.to_dict() | {"engine": ""} for r in runs]
+    for summary in plain:
+        del summary["stations"], summary["links"]
+    assert plain[0] == plain[1] == plain[2]
+
+
+@pytest.mark.parametrize("control", ["path", "ingress"])
+def test_a_request_that_meets_nobody_takes_as_long_as_without_queues(preds, control):
+    queued = network(control, bandwidth_mbps=40, jitter_ms=2)
+    alone = network(control, bandwidth_mbps=40, jitter_ms=2, queues=False)
+    n = 500
+    for deadline in (None, np.full(n, 40e3)):
+        trace = ci.Trace(np.arange(n) * 10**10, ["d1"] * n, np.arange(n) % SAMPLES, deadline_us=deadline)
+        for name in ("forward", "oracle"):  # the messages of a group meet each other on the first link
+            strategy = STRATEGIES[name]
+            direct = ci.replay(trace, preds, alone, strategy)
+            for engine in ("hops", "events"):
+                run = ci.replay(trace, preds, queued, strategy, engine=engine)
+                assert same(run.outcomes(), direct.outcomes())
+                assert run.summary.queue_us == 0
+
+
+@pytest.mark.filterwarnings("ignore::coinfer.OverloadWarning")
+@pytest.mark.parametrize(
+    ("control", "bandwidth_mbps", "jitter_ms", "deadline_ms"),
+    list(itertools.product(["path", "ingress"], [None, 60], [0, 2], [None, 60])),
+)
+def test_hops_equal_events(preds, control, bandwidth_mbps, jitter_ms, deadline_ms):
+    net = network(control, bandwidth_mbps=bandwidth_mbps, jitter_ms=jitter_ms)
+    trace = trace_of(net, 500, deadline_ms=deadline_ms)
+    for strategy in (*STRATEGIES.values(), Aware(0.6, 1e-5), Aware(0.6, 1e-5, gossip_ms=50)):
+        hops, events = (ci.replay(trace, preds, net, strategy, engine=e) for e in ("hops", "events"))
+        assert same(hops.outcomes(), events.outcomes())
+        assert hops.summary.queue_us > 0
+        a, b = hops.summary.to_dict(), events.summary.to_dict()
+        for key in ("served", "dropped", "utilisation", "offered", "wait_us_mean", "wait_us_max"):
+            assert {n: s[key] for n, s in a["stations"].items()} == {n: s[key] for n, s in b["stations"].items()}
+        assert a["links"] == b["links"]
+        assert sum(a["status"].values()) == len(trace)
+
+
+@pytest.mark.filterwarnings("ignore::coinfer.OverloadWarning")
+def test_ties_are_settled_alike(preds):
+    """Everything at whole milliseconds, many at the same time."""
+    net = ci.Network.chain(
+        {"d": "small", "e": "medium", "c": "large"}, delay_ms=[1, 1], service_ms=[1, 1, 2], instances=[2, 2, 1]
+    )
+    rng = np.random.default_rng(0)
+    at = np.sort(rng.integers(0, 2000, 1500)) * 10**6
+    trace = ci.Trace(
+        at, ["d"] * len(at), rng.integers(0, SAMPLES, len(at)), deadline_us=rng.choice([3e3, 9e3], len(at))
+    )
+    for strategy in (*STRATEGIES.values(), Aware(0.7, 1e-4), Aware(0.7, 1e-4, gossip_ms=4)):
+        hops, events = (ci.replay(trace, preds, net, strategy, engine=e) for e in ("hops", "events"))
+        assert same(hops.outcomes(), events.outcomes())
+
+
+def test_a_wait_ahead_keeps_requests_from_a_full_cloud(preds):
+    net = ci.Network.chain({"d": "small", "c": "large"}, delay_ms=[5], service_ms=[0.1, 10], instances=[8, 1])
+    trace = ci.Trace.poisson(net, rate_rps=150, requests=5000, samples=SAMPLES, seed=2)
+    with pytest.warns(ci.OverloadWarning, match=r"deployment 'large@c' is offered 1\.\d+ times"):
+        plain = ci.replay(trace, preds, net, ci.Forward(score="confidence", thresholds=[0.95]))
+    aware = ci.replay(trace, preds, net, Aware(0.95, 2e-5))
+    stale = ci.replay(trace, preds, net, Aware(0.95, 2e-5, gossip_ms=500))
+    assert aware.summary.engine.startswith("hops")
+    assert aware.summary.latency_us.p99 < 0.1 * plain.summary.latency_us.p99
+    assert aware.summary.latency_us.p99 < stale.summary.latency_us.p99
+    assert aware.summary.utilisation_by_node["c"] < 1
+
+
+def test_choice_of_engine_is_explained(preds):
+    net = network()
+    trace = trace_of(net, 100, 100)
+    with pytest.raises(ci.UnsupportedError, match="'direct' cannot replay this: requests wait for each other"):
+        ci.replay(trace, preds, net, ci.Local(), engine="direct")
+    with pytest.raises(ci.BadValueError, match="did you mean 'events'"):
+        ci.replay(trace, preds, net, ci.Local(), engine="event")
+    alone = network(queues=False)
+    with pytest.raises(ci.UnsupportedError, match="its decisions depend on queues"):
+        ci.replay(trace, preds, alone, Aware(0.5, 1e-6), engine="direct")
+    assert ci.replay(trace, preds, alone, Aware(0.5, 1e-6)).summary.engine.startswith("hops")
+
+
+@pytest.mark.filterwarnings("ignore::coinfer.OverloadWarning")
+def test_warm_up_is_served_but_not_counted(preds):
+    net = network(instances=1)
+    trace = trace_of(net, 300)
+    strategy = ci.Forward(score="confidence", thresholds=[0.5, 0.6])
+    whole = ci.replay(trace, preds, net, strategy)
+    late = ci.replay(trace, preds, net, strategy, warmup_ms=5000)
+    counted = trace.arrival_ns >= 5000 * 10**6
+    assert late.summary.requests == counted.sum() == sum(late.summary.status.values())
+    latency = whole.outcomes()["latency_us"].to_numpy()
+    assert late.summary.latency_us.mean == pytest.approx(latency[counted].mean(), rel=1e-12)
+    assert same(late.outcomes(), whole.outcomes())
+    with pytest.raises(ci.BadValueError, match="no request arrives after the warm-up of 1e\\+09 ms"):
+        ci.replay(trace, preds, net, strategy, warmup_ms=1e9)
