@@ -32,6 +32,10 @@ Leg = tuple[int, int, list[tuple[int, float]], list[tuple[int, int, int, float]]
 """Nanoseconds, pico-dollars, and (directed link, mean jitter in ns) of a way between two nodes; then, where messages
 wait for each other, the same link by link: (directed link, ns to send, ns to arrive, mean jitter in ns)."""
 
+StationRow = tuple[int, int, list[int], int, int | None, list[int], float]
+"""Instances (0: any number), largest batch, preferred sizes, batching delay in ns, longest queue, ns per size of batch
+where it does not vary otherwise, and mean ns of a full batch."""
+
 _STAY: Leg = (0, 0, [], [])
 _NS_MAX = 10**15
 _PICO_USD_MAX = 10**16
@@ -222,12 +226,12 @@ class Compiler:
             self._legs[key] = (ns, pico_usd, jitters, hops if queued else [])
         return self._legs[key]
 
-    def stations(self) -> list[sim.StationRow]:
+    def stations(self) -> list[StationRow]:
         """Lay out every deployment as a place where requests wait: instances, batches, length of the queue.
 
         Where the network does not queue, any number of requests is served at the same time.
         """
-        rows: list[sim.StationRow] = []
+        rows: list[StationRow] = []
         for d in self.network.deployments:
             law, batch_ns = d.service, []
             if not self.network.queueing:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from coinfer._core.plan import Decisions, Evidence, Outputs, Plan
 
 _Leg = tuple[int, int, list[tuple[int, float]], list[tuple[int, int, int, float]]]
-StationRow = tuple[int, int, list[int], int, int | None, list[int], float]
+_StationRow = tuple[int, int, list[int], int, int | None, list[int], float]
 
 class Lane:
     def __init__(
@@ -54,7 +54,7 @@ class Queues:
         labels: NDArray[np.int32] | None,
         classes: int,
         seed: int,
-        stations: Sequence[StationRow],
+        stations: Sequence[_StationRow],
         links: int,
         outputs: Sequence[Outputs],
         engine: str,
