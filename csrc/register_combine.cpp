@@ -1,35 +1,31 @@
 #include <pybind11/stl.h>
 
+#include <memory>
 #include <string>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "arrays.hpp"
-#include "coinfer/combine/pool.hpp"
+#include "coinfer/combine/combiner.hpp"
+#include "coinfer/combine/stack.hpp"
 #include "held.hpp"
 #include "register.hpp"
 
 namespace coinfer::python {
 namespace {
 
-How how_of(const std::string& name) {
-  if (name == "mean") return How::mean;
-  if (name == "logpool") return How::logpool;
-  if (name == "vote") return How::vote;
-  throw py::value_error("unknown way to combine '" + name + "'");
-}
-
 py::tuple combine_all(const std::vector<const Held*>& outputs, const std::vector<double>& weights,
-                      const std::vector<float>& temperatures, const std::string& how, std::size_t classes, bool probs,
-                      unsigned threads) {
+                      const std::vector<float>& temperatures, const Combiner& combiner, bool probs, unsigned threads) {
   if (outputs.empty() || weights.size() != outputs.size() || temperatures.size() != outputs.size()) {
     throw py::value_error("combine needs members, and a weight and a temperature for each");
   }
-  const Pool pool(how_of(how), classes);
   std::vector<Member> members(outputs.size());
   std::vector<Outputs> all;
   for (std::size_t m = 0; m < outputs.size(); ++m) {
     if (outputs[m] == nullptr) throw py::type_error("a member of combine is None");
     all.push_back(outputs[m]->outputs);
+    members[m].place = static_cast<std::uint32_t>(m);
     members[m].weight = weights[m];
     members[m].temperature = temperatures[m];
   }
@@ -39,16 +35,31 @@ py::tuple combine_all(const std::vector<const Held*>& outputs, const std::vector
   Combined out{label.mutable_data(), max_prob.mutable_data(), margin.mutable_data(), nullptr};
   py::object table = py::none();
   if (probs) {
-    py::array_t<float> made({rows, static_cast<py::ssize_t>(classes)});
+    py::array_t<float> made({rows, static_cast<py::ssize_t>(combiner.classes())});
     out.probs = made.mutable_data();
     table = std::move(made);
   }
   std::size_t unanswered = 0;
   {
     const py::gil_scoped_release release;
-    unanswered = combine(pool, members, all, out, threads);
+    unanswered = combine(combiner, members, all, out, threads);
   }
   return py::make_tuple(label, max_prob, margin, table, unanswered);
+}
+
+/// Per set of members that answered: which (a bit each, by place), coefficients [class][member][class], intercepts.
+using StackRow = std::tuple<std::uint64_t, py::array, py::array>;
+
+std::shared_ptr<Combiner> make_stack(const std::vector<StackRow>& models, std::size_t members, std::size_t classes,
+                                     bool logs, double floor, const std::string& score) {
+  std::vector<Stack::Model> fitted;
+  for (const auto& [there, coefficient, intercept] : models) {
+    const auto values = view<double>(coefficient, "coefficient");
+    const auto constant = view<double>(intercept, "intercept");
+    fitted.push_back({there, {values.begin(), values.end()}, {constant.begin(), constant.end()}});
+  }
+  return std::make_shared<Stack>(std::move(fitted), members, classes, logs, floor,
+                                 score == "margin" ? Kind::margin : Kind::max_prob);
 }
 
 }  // namespace
@@ -56,7 +67,9 @@ py::tuple combine_all(const std::vector<const Held*>& outputs, const std::vector
 void register_combine(py::module_& module) {
   py::module_ submodule = module.def_submodule("combine", "Combined answers of several models, all at once.");
   submodule.def("combine", &combine_all, py::arg("outputs"), py::arg("weights"), py::arg("temperatures"),
-                py::arg("how"), py::arg("classes"), py::arg("probs"), py::arg("threads") = 1);
+                py::arg("combiner"), py::arg("probs"), py::arg("threads") = 1);
+  submodule.def("stack", &make_stack, py::arg("models"), py::arg("members"), py::arg("classes"), py::arg("logs"),
+                py::arg("floor"), py::arg("score") = "max_prob");
 }
 
 }  // namespace coinfer::python

@@ -111,7 +111,8 @@ std::shared_ptr<Plan> make_plan(const std::vector<MemberRow>& members, const std
     return curve.get();
   };
   for (const auto& [model, deployment, kind, weight, temperature, calibration, abstain] : members) {
-    plan->members.push_back({model, deployment, kind_of(kind), weight, temperature, keep(calibration), abstain});
+    plan->members.push_back({model, deployment, kind_of(kind), weight, temperature, keep(calibration), abstain,
+                             static_cast<std::uint32_t>(plan->members.size())});
   }
   for (const auto& [first, count, threshold, per_us, curve] : stages) {
     plan->stages.push_back({first, count, threshold, per_us, keep(curve)});

@@ -73,3 +73,35 @@ def combine(members, how="mean", weights=None, classes=None):
     top = -np.sort(-probs, axis=1)
     margin = top[:, 0] - (top[:, 1] if classes > 1 else 0)
     return label, top[:, 0], margin, probs
+
+
+def samme(members, truth, classes):
+    """Order and weights of boosting over a fixed pool: Zhu et al. 2009, Algorithm 2, each model once at most."""
+    n = len(truth)
+    w = np.full(n, 1 / n)
+    order, weights = [], []
+    for _ in members:
+        errors = {}
+        for m, said in enumerate(members):
+            if m not in order:
+                there = said >= 0
+                errors[m] = w[there & (said != truth)].sum() / w[there].sum()
+        m = min(errors, key=lambda m: (round(errors[m], 12), m))  # equal up to rounding: the first
+        e = max(errors[m], 1 / (2 * n))
+        if e >= 1 - 1 / classes - 1e-10:
+            break
+        a = np.log((1 - e) / e) + np.log(classes - 1)
+        order.append(m)
+        weights.append(a)
+        w[(members[m] >= 0) & (members[m] != truth)] *= np.exp(a)
+        w /= w.sum()
+    return order, weights
+
+
+def stack(members, coefficient, intercept, logs, floor=2.0**-20):
+    """Label, confidence and probabilities of a logistic model over all members' (log-)probabilities."""
+    x = np.concatenate([np.asarray(m, np.float64) for m in members], axis=1)
+    if logs:
+        x = np.log2(np.maximum(x, floor))
+    probs = softmax(x @ coefficient.reshape(len(intercept), -1).T + intercept)
+    return probs.argmax(axis=1), probs.max(axis=1), probs

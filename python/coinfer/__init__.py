@@ -14,6 +14,7 @@ from coinfer._core import __version__
 if TYPE_CHECKING:
     from coinfer import arrivals, cpu, datasets, service
     from coinfer.calibrating import Calibration, calibrate
+    from coinfer.combiner import Boost, Stack
     from coinfer.combining import Combined, combine
     from coinfer.comparing import Comparison, compare
     from coinfer.diversifying import Diversity, diversity
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BadFileError",
     "BadValueError",
+    "Boost",
     "Calibrated",
     "Calibration",
     "CoinferError",
@@ -62,6 +64,7 @@ __all__ = [
     "Remote",
     "Run",
     "SelectionOracle",
+    "Stack",
     "Strategy",
     "Summary",
     "Topology",
@@ -88,6 +91,7 @@ __all__ = [
 _MODULES = frozenset({"arrivals", "cpu", "datasets", "service"})
 _HOMES = {
     "calibrating": "Calibration calibrate",
+    "combiner": "Boost Stack",
     "combining": "Combined combine",
     "comparing": "Comparison compare",
     "diversifying": "Diversity diversity",

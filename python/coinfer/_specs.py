@@ -12,7 +12,7 @@ The grammar is kept so small that it needs no quoting in a shell::
     forward:SCORE:each           to be tuned, one per stage but the last
     gain:ALPHA                   a wrong answer is worth ALPHA ms of delay; to be fitted
     gain:ALPHA,MS                ... and a dollar is worth MS ms
-    ensemble:HOW                 all models at once: mean, logpool or vote
+    ensemble:HOW                 all models at once: mean, logpool, vote; boost and stack are to be fitted
     oracle                       the bound on selecting one model's answer
     file.toml                    a strategy file
 
@@ -78,7 +78,7 @@ def _strategy(text: str, spec: str) -> Strategy:
         "remote": (1, 2, "remote:NODE or remote:NODE:MODEL"),
         "forward": (0, 2, "forward:SCORE, forward:SCORE:0.9, forward:SCORE:0.9,0.8 or forward:SCORE:any"),
         "gain": (1, 1, "gain:ALPHA or gain:ALPHA,MS_PER_USD"),
-        "ensemble": (0, 1, "ensemble:mean, ensemble:logpool or ensemble:vote"),
+        "ensemble": (0, 1, "ensemble:mean, ensemble:logpool, ensemble:vote, ensemble:boost or ensemble:stack"),
         "oracle": (0, 0, "oracle"),
     }
     if kind not in forms:

@@ -1,4 +1,4 @@
-"""Combined answers of several models: mean, weighted mean, pool of logarithms, vote.
+"""Combined answers of several models: mean, weighted mean, pool of logarithms, vote, boosted vote, stack.
 
 One pass over all tables at once, because reading them is what combining costs: nothing is stored between reading and
 answering. The bits of a row depend on its own values, the weights and the order of the members alone, so the same
@@ -18,17 +18,17 @@ import numpy as np
 from coinfer import _core
 from coinfer._arrays import as_array, as_labels, as_vectors
 from coinfer._checks import check_number
+from coinfer.combiner import HOWS, CombinerSpec, Learned
+from coinfer.combiner import combiner as named
 from coinfer.errors import BadValueError, UnknownNameError, UnsupportedError, nearest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["HOWS", "Combined", "combine"]
-
-HOWS: Final = ("mean", "weighted", "logpool", "vote")
-"""Every way to combine; ``weighted`` is the mean with weights."""
+__all__ = ["Combined", "combine"]
 
 _INPUTS: Final = ("probs", "logits")
+_WEIGHTED: Final = {"weighted": "mean", "weighted_vote": "vote"}
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ class Combined:
 
 
 def combine(
-    members: Sequence[Any],
-    how: str = "mean",
+    members: Sequence[Any] | Mapping[str, Any],
+    how: str | CombinerSpec = "mean",
     weights: Sequence[float] | None = None,
     input: str = "probs",
     *,
@@ -75,11 +75,13 @@ def combine(
 
     Parameters
     ----------
-    members : sequence of array-like
-        One per model, each of shape (N, C); for ``how="vote"`` also labels of shape (N,), -1 for no answer.
-    how : {"mean", "weighted", "logpool", "vote"}
+    members : sequence or mapping of array-like
+        One per model, each of shape (N, C); for votes also labels of shape (N,), -1 for no answer.
+    how : {"mean", "weighted", "logpool", "vote", "weighted_vote"} or a combiner that was fitted
         ``mean`` of the probabilities (``weighted``: with `weights`, which it demands), ``logpool``: their normalised
-        geometric mean, where a zero counts as 2^-126; ``vote``: one vote per member for its label.
+        geometric mean, where a zero counts as 2^-126; ``vote``: one vote per member for its label (``weighted_vote``:
+        with `weights`, which it demands). `coinfer.Boost.fit` and `coinfer.Stack.fit` give combiners for the same
+        members in the same order.
     weights : sequence of float, optional
         One per member, >= 0, one of them above 0. Default: all equal.
     input : {"probs", "logits"}
@@ -106,7 +108,7 @@ def combine(
     BadValueError
         If members differ in shape, or a weight or temperature is not allowed.
     UnsupportedError
-        If a member gives labels and `how` needs vectors.
+        If a member gives labels and `how` needs vectors, or `how` names a combiner that must be fitted first.
 
     Examples
     --------
@@ -117,23 +119,31 @@ def combine(
     >>> ci.combine([[0, 1], [1, 1], [1, 2]], how="vote").label
     array([1, 1], dtype=int32)
     """
-    if how not in HOWS:
-        msg = f"no way to combine is called {how!r}; {nearest(str(how), HOWS)}"
-        raise UnknownNameError(msg)
+    chosen, how = _chosen(how)
     if input not in _INPUTS:
         msg = f"no input is called {input!r}; {nearest(str(input), _INPUTS)}"
         raise UnknownNameError(msg)
-    if isinstance(members, Mapping | str) or not hasattr(members, "__len__") or len(members) == 0:
+    names = [str(name) for name in members] if isinstance(members, Mapping) else []
+    if isinstance(members, Mapping):
+        members = list(members.values())
+    if isinstance(members, str) or not hasattr(members, "__len__") or len(members) == 0:
         msg = f"members must be a list of at least one table, not {type(members).__name__} without any"
         raise BadValueError(msg)
-    if how == "weighted" and weights is None:
-        msg = "how='weighted' needs weights=, one per member; how='mean' gives all the same"
+    if how in _WEIGHTED and weights is None:
+        msg = f"how={how!r} needs weights=, one per member; how={_WEIGHTED[how]!r} gives all the same"
         raise BadValueError(msg)
     if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 4096:
         msg = f"threads must be an integer from 1 to 4096, not {threads!r}"
         raise BadValueError(msg)
     count = len(members)
-    tables = [_member(values, how, f"member {i}") for i, values in enumerate(members)]
+    names = names or [str(i) for i in range(count)]
+    if isinstance(chosen, Learned):
+        if weights is not None:
+            msg = f"how={how!r} has weights of its own; leave weights= out"
+            raise BadValueError(msg)
+        _check_known(chosen, names)
+        weights = [chosen.weights.get(name, 0.0 if chosen.weights else 1.0) for name in names]
+    tables = [_member(values, chosen, how, f"member {i}") for i, values in enumerate(members)]
     class_count = _class_count(tables, classes)
     for i, table in enumerate(tables):
         if len(table) != len(tables[0]):
@@ -147,12 +157,32 @@ def combine(
         outputs,
         check_weights(weights, count),
         _temperatures(temperature, count),
-        "mean" if how == "weighted" else how,
-        class_count,
+        chosen.build(class_count, names, "max_prob"),
         probs,
         threads,
     )
     return Combined(label, confidence, margin, combined, unanswered)
+
+
+def _chosen(how: str | CombinerSpec) -> tuple[CombinerSpec, str]:
+    if isinstance(how, CombinerSpec):
+        return how, how.name
+    if how not in HOWS:
+        msg = f"no way to combine is called {how!r}; {nearest(str(how), HOWS)}"
+        raise UnknownNameError(msg)
+    if how in Learned.hows:
+        kind = Learned.hows[how].__name__
+        msg = f"how={how!r} must be fitted first: pass how=coinfer.{kind}.fit(members, labels) of other, labelled rows"
+        raise UnsupportedError(msg)
+    return named(_WEIGHTED.get(how, how)), how
+
+
+def _check_known(chosen: Learned, names: list[str]) -> None:
+    """Refuse other members than those it was fitted for, or left out."""
+    known = [*chosen.models, *getattr(chosen, "dropped", ())]
+    if sorted(known) != sorted(names):
+        msg = f"{chosen.how} was fitted for the members {', '.join(known)}, but is given {', '.join(names)}"
+        raise UnsupportedError(msg)
 
 
 def check_weights(weights: Sequence[float] | None, count: int) -> list[float]:
@@ -186,11 +216,11 @@ def _temperatures(temperature: float | Sequence[float], count: int) -> list[floa
     return checked
 
 
-def _member(values: Any, how: str, what: str) -> NDArray[Any]:
+def _member(values: Any, chosen: CombinerSpec, how: str, what: str) -> NDArray[Any]:
     array = as_array(values, what)
     if array.ndim != 1 or array.dtype == object:
         return as_vectors(array, what)
-    if how != "vote":
+    if chosen.needs == "vectors":
         msg = f"{what} has shape {array.shape}: how={how!r} needs vectors, shape (N, C); labels can only vote"
         raise UnsupportedError(msg)
     return as_labels(array, what, None)

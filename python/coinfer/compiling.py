@@ -22,11 +22,12 @@ from coinfer.errors import BadValueError, CoinferError, UnknownNameError, Unsupp
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from coinfer.combiner.base import Needs
     from coinfer.network import Deployment, Network
     from coinfer.predictions import Predictions
     from coinfer.strategy.base import PlanSpec, StageSpec, Strategy
 
-__all__ = ["CompiledPlan", "Compiler"]
+__all__ = ["CompiledPlan", "Compiler", "outputs_of"]
 
 Leg = tuple[int, int, list[tuple[int, float]], list[tuple[int, int, int, float]]]
 """Nanoseconds, pico-dollars, and (directed link, mean jitter in ns) of a way between two nodes; then, where messages
@@ -96,7 +97,7 @@ class Compiler:
         self.predictions = predictions
         self.network = network
         self._threads = threads
-        self._outputs = [_outputs(predictions, model) for model in predictions.models]
+        self._outputs = [outputs_of(predictions, model) for model in predictions.models]
         self._index = {model: i for i, model in enumerate(predictions.models)}
         self._evidence: dict[object, core.Evidence] = {}
         self._decisions: dict[object, core.Decisions] = {}
@@ -143,6 +144,7 @@ class Compiler:
             first += len(stage.members)
         try:
             models = [deployment.model for stage in spec.stages for deployment in stage.members]
+            made.check_classes(self.predictions.classes)
             built = made.build(self.predictions.class_count, models, _combined_score(spec))
             plan = core.Plan(members, stages, built, spec.oracle)
         except CoinferError:
@@ -300,7 +302,8 @@ class Compiler:
             raise UnknownNameError(msg)
         score = spec.score
         if spec.combiner != "last":
-            self._check_combined(model, spec)
+            made = combiner(spec.combiner)
+            self.check_combined(model, made.needs, made.name)
             score = "confidence"  # What is scored is the combination.
         problem = _lacks(self.predictions[model].form, score)
         if problem:
@@ -319,12 +322,15 @@ class Compiler:
             self._abstain(model),
         )
 
-    def _check_combined(self, model: str, spec: PlanSpec) -> None:
+    def check_combined(self, model: str, needs: Needs, name: str = "it") -> None:
+        """Refuse a model that gives labels only where a combiner needs vectors."""
+        if model not in self._index:
+            msg = f"model {model!r} is deployed but has no predictions; {nearest(model, self._index)}"
+            raise UnknownNameError(msg)
         form = self.predictions[model].form
-        made = combiner(spec.combiner)
-        if made.needs == "vectors" and form not in _VECTOR_FORMS:
+        if needs == "vectors" and form not in _VECTOR_FORMS:
             msg = (
-                f"model {model!r} {_GIVES[form]}, but {made.name!r} combines probabilities; use 'vote', leave the "
+                f"model {model!r} {_GIVES[form]}, but {name!r} combines probabilities; use 'vote', leave the "
                 "model out, or give its logits or probabilities"
             )
             raise UnsupportedError(msg)
@@ -398,7 +404,8 @@ class Compiler:
         return "constant", law.mean_ms * 1e6, 0.0, None
 
 
-def _outputs(predictions: Predictions, model: str) -> core.Outputs:
+def outputs_of(predictions: Predictions, model: str) -> core.Outputs:
+    """Hand one model's answers to the engine, without a copy where that can be."""
     output = predictions[model]
     relabel = None if output.relabel is None else np.ascontiguousarray(output.relabel, np.int32)
     if output.vector is not None:

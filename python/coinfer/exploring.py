@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from coinfer._checks import check_integer
+from coinfer.combiner import HOWS
 from coinfer.comparing import Comparison, compare
 from coinfer.compiling import Compiler
 from coinfer.demo import halves
@@ -23,7 +24,6 @@ from coinfer.replaying import Requests, Run
 from coinfer.results import Estimate
 from coinfer.strategy import Ensemble, ExpectedGain, Forward, Remote, SelectionOracle, Strategy
 from coinfer.strategy.base import Parameter
-from coinfer.strategy.ensemble import HOWS
 from coinfer.strategy.forward import ANY
 from coinfer.trace import Trace
 from coinfer.tuning import tune

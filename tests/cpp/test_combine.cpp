@@ -10,6 +10,7 @@
 
 #include "check.hpp"
 #include "coinfer/combine/pool.hpp"
+#include "coinfer/combine/stack.hpp"
 #include "coinfer/cpu.hpp"
 #include "coinfer/plan/decide.hpp"
 #include "coinfer/plan/evidence.hpp"
@@ -92,7 +93,7 @@ Answers one_member_at_a_time(const Pool& pool, const Models& models, std::size_t
   for (std::size_t m = 0; m < models.members.size(); ++m) {
     pool.add(state.data(), models.members[m], models.outputs[m], answered.data());
   }
-  pool.answer(state.data(), rows, answers.to());
+  pool.results(state.data(), rows, answers.to());
   return answers;
 }
 
@@ -197,6 +198,109 @@ TEST("votes: ties go to the lowest label, no answer and abstentions are no votes
   members[2].weight = 2.5;
   combine(pool, members, outputs, answers.to());
   CHECK((answers.label == std::vector<Label>{0, 2, no_answer, 2, 0}));
+}
+
+TEST("all votes at once are the votes one by one, on every instruction set") {
+  std::mt19937 random(3);
+  const std::vector<double> weights[] = {{1, 1, 1, 1, 1, 1}, {0.5, 2, 0.25, 1, 3, 1}, {0.3, 0.1, 0.7, 0.3, 0.1, 0.9}};
+  for (const std::size_t classes : {1U, 2U, 5U, 6U, 7U, 40U}) {
+    for (const unsigned quiet : {0U, 50U, 3U}) {  // one in `quiet` labels is missing
+      for (const std::vector<double>& weight : weights) {
+        const std::size_t rows = 333;
+        std::vector<std::vector<Label>> said(weight.size(), std::vector<Label>(rows));
+        std::vector<Outputs> outputs(weight.size());
+        std::vector<Member> members(weight.size());
+        for (std::size_t m = 0; m < weight.size(); ++m) {
+          for (Label& label : said[m]) {
+            label = static_cast<Label>(random() % classes);
+            if (quiet != 0 && random() % quiet == 0) label = no_answer;
+          }
+          outputs[m].form = Form::label;
+          outputs[m].rows = rows;
+          outputs[m].label = said[m].data();
+          members[m].weight = weight[m];
+          if (m == 2) members[m].abstain = {0};
+        }
+        const Pool pool(How::vote, classes);
+        Answers expected(rows, classes);
+        std::vector<std::uint8_t> counts(rows), answered(rows, 77);
+        one_by_one(pool, members, outputs, expected.to(), counts.data());
+        for (const Isa isa : implementations()) {
+          force(name(isa));
+          Answers joint(rows, classes);
+          Combined to = joint.to();
+          to.probs = nullptr;
+          CHECK(pool.at_once(members, outputs, to, answered.data()));
+          CHECK(joint.label == expected.label);
+          CHECK(same_bits(joint.max_prob, expected.max_prob));
+          CHECK(same_bits(joint.margin, expected.margin));
+          CHECK(answered == counts);
+        }
+        force("auto");
+      }
+    }
+  }
+}
+
+TEST("a stack at once is a stack one by one, and a member in bulk is a member alone") {
+  for (const bool logs : {true, false}) {
+    for (const bool plain : {true, false}) {
+      for (const std::size_t classes : {1U, 3U, 10U, 17U}) {
+        const std::size_t rows = 200, count = 4;
+        Models models(count, rows, classes, 21, plain);
+        for (std::uint32_t m = 0; m < count; ++m) models.members[m].place = m;
+        std::mt19937 random(5);
+        std::normal_distribution<double> normal;
+        std::vector<Stack::Model> fits;
+        for (const std::uint64_t there : {15U, 14U, 13U, 7U}) {
+          Stack::Model fit;
+          fit.there = there;
+          for (std::size_t i = 0; i < classes * count * classes; ++i) fit.coefficient.push_back(normal(random));
+          for (std::size_t k = 0; k < classes; ++k) fit.intercept.push_back(normal(random));
+          fits.push_back(fit);
+        }
+        const Stack stack(fits, count, classes, logs, 0x1p-20);
+        Answers expected(rows, classes);
+        std::vector<std::uint8_t> counts(rows), answered(rows);
+        one_by_one(stack, models.members, models.outputs, expected.to(), counts.data());
+        for (const Isa isa : implementations()) {
+          force(name(isa));
+          Answers joint(rows, classes);
+          combine(stack, models.members, models.outputs, joint.to());
+          CHECK(same(joint, expected));
+          if (stack.at_once(models.members, models.outputs, joint.to(), answered.data())) CHECK(answered == counts);
+          for (std::size_t row = 0; row < rows; row += 7) {
+            std::vector<Outputs> alone;
+            for (const Outputs& out : models.outputs) alone.push_back(out.slice(row, 1));
+            Answers one(1, classes);
+            combine(stack, models.members, alone, one.to());
+            CHECK_EQ(one.label[0], expected.label[row]);
+            CHECK(std::memcmp(one.probs.data(), &expected.probs[row * classes], classes * sizeof(float)) == 0);
+          }
+        }
+        force("auto");
+      }
+    }
+  }
+}
+
+TEST("a stack gives no answer to members that it was not fitted for, and refuses what does not fit") {
+  Models models(2, 4, 2, 1, true);
+  models.members[1].place = 1;
+  for (std::vector<float>& table : models.vector) table = {0.9F, 0.1F, 0.2F, 0.8F, nan32, 1.0F, 0.5F, 0.5F};
+  models.vector[1] = {nan32, 0.1F, 0.2F, 0.8F, nan32, 1.0F, 0.5F, 0.5F};
+  for (std::size_t m = 0; m < 2; ++m) models.outputs[m].vector = models.vector[m].data();
+  const Stack::Model both{3, {1, 0, 1, 0, 0, 1, 0, 1}, {0, 0}};
+  const Stack stack({both}, 2, 2, false, 0.5);
+  Answers answers(4, 2);
+  CHECK_EQ(combine(stack, models.members, models.outputs, answers.to()), std::size_t{2});
+  CHECK((answers.label == std::vector<Label>{no_answer, 1, no_answer, 0}));
+  CHECK_THROWS(Stack({both, both}, 2, 2, false, 0.5), std::invalid_argument);
+  CHECK_THROWS(Stack({both}, 3, 2, false, 0.5), std::invalid_argument);
+  CHECK_THROWS(Stack({{4, both.coefficient, both.intercept}}, 2, 2, false, 0.5), std::invalid_argument);
+  CHECK_THROWS(Stack({both}, 2, 2, true, 0.0), std::invalid_argument);
+  models.members[1].place = 2;
+  CHECK_THROWS(combine(stack, models.members, models.outputs, answers.to()), std::invalid_argument);
 }
 
 TEST("state of a block stays in the second-level cache") {

@@ -175,6 +175,34 @@ def test_labels_vote_and_missing_labels_do_not():
     assert nobody.unanswered == 1
 
 
+@pytest.mark.parametrize("weights", [None, [1, 2, 0.5, 1, 0], [0.3, 0.1, 0.3, 0.7, 0.2]])
+@pytest.mark.parametrize("classes", [1, 2, 5, 6, 30, 1000])
+@pytest.mark.parametrize("forms", ["labels", "vectors", "both"])
+def test_votes_counted_at_once_are_the_reference(forms, classes, weights):
+    rng = np.random.default_rng(classes)
+    members = [rng.integers(0, classes, 250).astype(np.int32) for _ in range(5)]
+    members[0][::9] = -1
+    members[3][9] = -1
+    if forms != "labels":
+        for m in range(0, 5, 1 if forms == "vectors" else 2):
+            members[m] = tables(classes, 1, rows=250, seed=m)[0]
+            members[m][::9, 0] = np.nan
+    expected = reference.combine(members, "vote", weights, classes=classes)
+    got = ci.combine(members, "vote", weights, classes=classes)
+    np.testing.assert_array_equal(got.label, expected[0])
+    np.testing.assert_allclose(got.confidence, expected[1], atol=1e-7)
+    whole = ci.combine(members, "vote", weights, classes=classes, probs=True)
+    for field in ("label", "confidence", "margin"):
+        np.testing.assert_array_equal(getattr(got, field), getattr(whole, field))
+    if weights is not None:
+        same(whole, ci.combine(members, "weighted_vote", weights, classes=classes, probs=True))
+
+
+def test_a_vote_for_a_class_that_does_not_exist_is_refused():
+    with pytest.raises(ci.BadValueError, match="member 1 holds label 7"):
+        ci.combine([[0, 1], [7, 0]], "vote", classes=3)
+
+
 @pytest.mark.parametrize("voting", ["hard", "soft"])
 @pytest.mark.parametrize("weights", [None, [0.1, 0.2, 0.3, 0.7]])
 def test_labels_equal_scikit_learn(voting, weights):
@@ -205,6 +233,7 @@ def test_labels_equal_scikit_learn(voting, weights):
         (([[[1.0]], [[0.5, 0.5]]], "mean"), ci.BadValueError, "member 1 has 2 classes"),
         (([[0, 1]], "mean"), ci.UnsupportedError, "member 0 .* labels can only vote"),
         (([[[1.0]]], "weighted"), ci.BadValueError, "needs weights"),
+        (([[0]], "weighted_vote"), ci.BadValueError, "needs weights=.* how='vote'"),
         (([[[1.0]]], "mean", [0.0]), ci.BadValueError, "all 0"),
         (([[[1.0]]], "mean", [1.0, 2.0]), ci.BadValueError, "one number per member, 1 in all"),
         (([[[1.0]]], "mean", [-1.0]), ci.BadValueError, "weight 0"),

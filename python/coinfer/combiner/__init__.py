@@ -1,5 +1,11 @@
 """How the answers so far become one, one file each."""
 
-from coinfer.combiner.base import CombinerSpec, combiner
+from coinfer.combiner.answers import Answers
+from coinfer.combiner.base import CombinerSpec, Learned, combiner
+from coinfer.combiner.boost import Boost
+from coinfer.combiner.stack import Stack
 
-__all__ = ["CombinerSpec", "combiner"]
+__all__ = ["HOWS", "Answers", "Boost", "CombinerSpec", "Learned", "Stack", "combiner"]
+
+HOWS = ("mean", "weighted", "logpool", "vote", "weighted_vote", *Learned.hows)
+"""Every way to combine all members: what `coinfer.combine` and `coinfer.Ensemble` take."""

@@ -3,20 +3,23 @@
 A plan (`coinfer.strategy.PlanSpec`) names its combiner or holds one of these. The compiler asks three things of it:
 what it *needs* of a member's answers, a *key* under which evidence may be shared, and to be *built* into what the
 engine runs. A combiner that was fitted, or that a user wrote, is a `CombinerSpec` of its own; the built-in ones are
-looked up by name with `combiner`.
+looked up by name with `combiner`. What must see labelled samples first is `Learned`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self
 
 from coinfer._core import plan as core
 from coinfer.errors import UnknownNameError, nearest
 
-__all__ = ["BUILT_IN", "CombinerSpec", "Named", "Needs", "combiner"]
+if TYPE_CHECKING:
+    from coinfer.combiner.answers import Answers
+
+__all__ = ["BUILT_IN", "CombinerSpec", "Learned", "Named", "Needs", "combiner"]
 
 Needs = Literal["vectors", "labels"]
 """What a combiner reads: probabilities or logits, or labels, which every model gives."""
@@ -61,6 +64,59 @@ class CombinerSpec(ABC):
         CoinferError
             If it does not fit these classes or models.
         """
+
+    def check_classes(self, names: tuple[str, ...] | None) -> None:
+        """Refuse shared classes of other names than it was made for; most combiners do not care."""
+        del names
+
+
+class Learned(CombinerSpec):
+    """A combiner with something to learn first: coefficients, weights, an order.
+
+    Subclasses register under their `how`, which is what `coinfer.Ensemble` is told.
+    """
+
+    how: ClassVar[str]
+    requires: ClassVar[Needs]
+    hows: ClassVar[dict[str, type[Learned]]] = {}
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        Learned.hows[cls.how] = cls
+
+    @property
+    def name(self) -> str:
+        """A short name for messages."""
+        return self.how
+
+    @property
+    def needs(self) -> Needs:
+        """Which answers it reads, and learns from."""
+        return self.requires
+
+    @property
+    @abstractmethod
+    def models(self) -> tuple[str, ...]:
+        """Models to ask, in order."""
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        """Weight per model; 1 where absent."""
+        return {}
+
+    @classmethod
+    @abstractmethod
+    def learn(cls, answers: Answers) -> Self:
+        """Learn from labelled samples."""
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """Give what was learned, as it stands in a strategy file; lists of numbers may be long."""
+
+    @classmethod
+    @abstractmethod
+    def from_dict(cls, table: Mapping[str, Any]) -> Self:
+        """Build from `to_dict`'s table."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,14 +8,13 @@ and the engine does the rest. Strategies are saved as TOML with their `kind` and
 from __future__ import annotations
 
 import math
-import tomllib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from coinfer.errors import BadFileError, BadValueError, UnknownNameError, UnsupportedError, nearest
+from coinfer.errors import BadValueError, UnknownNameError, UnsupportedError, nearest
 from coinfer.paths import path
 
 if TYPE_CHECKING:
@@ -170,13 +169,10 @@ class Strategy(ABC):
         return self.name
 
     def save(self, path: str | Path) -> None:
-        """Write the strategy as TOML, atomically."""
-        import tomlkit
+        """Write the strategy as TOML, atomically; long arrays go to an `.npz` of the same name."""
+        from coinfer.strategy._file import write_table
 
-        from coinfer._files import replacing
-
-        with replacing(Path(path)) as temporary:
-            temporary.write_text(tomlkit.dumps(self.to_dict()), encoding="utf-8")
+        write_table(Path(path), self.to_dict())
 
     @staticmethod
     def open(path: str | Path) -> Strategy:
@@ -185,19 +181,13 @@ class Strategy(ABC):
         Raises
         ------
         BadFileError
-            If the file cannot be read or is not TOML.
+            If the file cannot be read or is not TOML, or its arrays are not those it was written with.
         UnknownNameError, BadValueError
             If a kind, key or value is not allowed; the message names the file and the key.
         """
-        try:
-            table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            msg = f"{path}: cannot be read as a strategy file: {error}"
-            raise BadFileError(msg) from error
-        except tomllib.TOMLDecodeError as error:
-            msg = f"{path}: is not valid TOML: {error}"
-            raise BadFileError(msg) from error
-        return Strategy.parse(table, where=str(path))
+        from coinfer.strategy._file import read_table
+
+        return Strategy.parse(read_table(Path(path)), where=str(path))
 
     @staticmethod
     def parse(table: Mapping[str, Any], where: str = "strategy") -> Strategy:

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "coinfer/outputs.hpp"
@@ -37,11 +38,20 @@ struct Member {
   float temperature = 1.0F;
   const Curve* calibration = nullptr;
   std::vector<Label> abstain;  // classes, in the shared label set, that mean "I don't know"
+  std::uint32_t place = 0;     // among the plan's members: for combiners that know one member from another
 };
 
 /// Read one member's answers to a block of rows: labels in the shared label set, -1 or an abstention; calibrated
 /// scores.
 void read(const Member& member, const Outputs& block, Label* labels, float* scores);
+
+/// Where results go; null: not wanted. `probs` holds rows x classes without gaps.
+struct Combined {
+  Label* label = nullptr;
+  float* max_prob = nullptr;
+  float* margin = nullptr;
+  float* probs = nullptr;
+};
 
 class Combiner {
  public:
@@ -58,7 +68,30 @@ class Combiner {
   /// Add one member's answers; `answered[row]` is increased where it gave one.
   virtual void add(float* state, const Member& member, const Outputs& block, std::uint8_t* answered) const = 0;
   virtual void answer(const float* state, std::size_t rows, std::size_t stage, Label* labels, float* scores) const = 0;
+
+  /// Number of classes that it combines over; 0 if it looks at none.
+  virtual std::size_t classes() const noexcept { return 0; }
+  /// Which number `answer` gives as the score.
+  virtual Kind score() const noexcept { return Kind::max_prob; }
+  /// All results of a block; those that a combiner does not have are NaN.
+  virtual void results(const float* state, std::size_t rows, const Combined& out) const;
+  /// Combine rows of all members at once where there is a faster way to the same bits; false where there is none, and
+  /// nothing is written. `out.label` is wanted; `answered[row]` (unless null) becomes the number of members that gave
+  /// an answer.
+  virtual bool at_once(std::span<const Member> /*members*/, std::span<const Outputs> /*outputs*/,
+                       const Combined& /*out*/, std::uint8_t* /*answered*/) const {
+    return false;
+  }
 };
+
+/// Combine all rows of all members: the bits of adding one member after the other, at the speed of reading where the
+/// combiner has a fast way. Returns how many rows nobody answered.
+std::size_t combine(const Combiner& combiner, std::span<const Member> members, std::span<const Outputs> outputs,
+                    const Combined& out, unsigned threads = 1);
+
+/// The same for a few rows, one member after the other.
+void one_by_one(const Combiner& combiner, std::span<const Member> members, std::span<const Outputs> outputs,
+                const Combined& out, std::uint8_t* answered);
 
 /// How many rows to combine at a time, so that their state stays in the second-level cache: a multiple of sixteen.
 std::size_t block_rows(const Combiner& combiner) noexcept;

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <limits>
 #include <memory>
 #include <stdexcept>
@@ -12,28 +11,26 @@
 #include "coinfer/combine/task.hpp"
 #include "coinfer/cpu.hpp"
 #include "coinfer/status.hpp"
-#include "coinfer/threads.hpp"
 
 namespace coinfer {
 namespace {
 
 constexpr std::size_t lanes = 16;
-constexpr std::size_t rows_at_once = 4096;  // of the joint kernel, between looks at what it marked
-constexpr std::size_t bytes_per_thread = std::size_t{8} << 20;
-
 struct Kernels {
   pooling::AddKernel* add;
   pooling::FinishKernel* finish;
   pooling::JointKernel* joint;
+  pooling::VotesKernel* votes;
 };
 
 Kernels kernels() {
   switch (implementation()) {
 #if defined(__x86_64__)
-    case Isa::avx512: return {pooling::add_avx512, pooling::finish_avx512, pooling::joint_avx512};
-    case Isa::avx2: return {pooling::add_avx2, pooling::finish_avx2, pooling::joint_avx2};
+    case Isa::avx512:
+      return {pooling::add_avx512, pooling::finish_avx512, pooling::joint_avx512, pooling::votes_avx512};
+    case Isa::avx2: return {pooling::add_avx2, pooling::finish_avx2, pooling::joint_avx2, pooling::votes_avx2};
 #endif
-    default: return {pooling::add_baseline, pooling::finish_baseline, pooling::joint_baseline};
+    default: return {pooling::add_baseline, pooling::finish_baseline, pooling::joint_baseline, pooling::votes_baseline};
   }
 }
 
@@ -41,26 +38,7 @@ std::size_t rounded(std::size_t classes) { return (classes + lanes - 1) / lanes 
 
 bool vectors(const Outputs& outputs) { return outputs.form == Form::logits || outputs.form == Form::probs; }
 
-/// State of a block: the sums, then the weight that is present, then the first abstention.
-struct State {
-  double* sums;
-  double* total;
-  Label* quiet;
-};
-
-State parts(float* state, std::size_t rows, std::size_t pitch) {
-  auto* sums = reinterpret_cast<double*>(state);
-  double* total = sums + rows * pitch;
-  return {sums, total, reinterpret_cast<Label*>(total + rows)};
-}
-
 std::unique_ptr<float[]> scratch(std::size_t floats) { return std::make_unique_for_overwrite<float[]>(floats); }
-
-/// Whether the joint kernel can read this member as it is.
-bool plain(const Member& member, const Outputs& outputs, std::size_t classes) {
-  return outputs.form == Form::probs && member.temperature == 1.0F && outputs.relabel == nullptr &&
-         outputs.classes == classes && member.abstain.empty();
-}
 
 void check(const Member& member) {
   if (!(member.weight >= 0.0) || member.weight > std::numeric_limits<float>::max()) {
@@ -68,61 +46,22 @@ void check(const Member& member) {
   }
 }
 
-template <class T>
-T* moved(T* p, std::size_t count) {
-  return p == nullptr ? nullptr : p + count;
-}
-
-Combined moved(const Combined& out, std::size_t rows, std::size_t classes) {
-  return {moved(out.label, rows), moved(out.max_prob, rows), moved(out.margin, rows), moved(out.probs, rows * classes)};
-}
-
-/// Members one after the other, over blocks of rows whose state stays in the cache.
-void one_by_one(const Pool& pool, std::span<const Member> members, std::span<const Outputs> outputs, std::size_t first,
-                std::size_t last, const Combined& out) {
-  const std::size_t block = std::min(block_rows(pool), std::max<std::size_t>(last - first, 1));
-  const auto state = scratch(pool.state_floats() * block);
-  std::vector<std::uint8_t> answered(block);
-  for (std::size_t row = first; row < last; row += block) {
-    const std::size_t count = std::min(block, last - row);
-    pool.begin(state.get(), count);
-    for (std::size_t m = 0; m < members.size(); ++m) {
-      pool.add(state.get(), members[m], outputs[m].slice(row, count), answered.data());
-    }
-    pool.answer(state.get(), count, moved(out, row, pool.classes()));
-  }
-}
-
-void joined(const Pool& pool, std::span<const Member> members, std::span<const Outputs> outputs, std::size_t first,
-            std::size_t last, const Combined& out) {
-  const auto space = scratch(lanes * rounded(pool.classes()) + lanes);
-  std::array<const float*, pooling::most_members> data{};
-  std::array<std::ptrdiff_t, pooling::most_members> stride{};
-  std::array<double, pooling::most_members> weight{};
-  std::array<std::uint16_t, rows_at_once / lanes> rare{};
-  for (std::size_t row = first; row < last; row += rows_at_once) {
-    const std::size_t count = std::min(rows_at_once, last - row);
-    for (std::size_t m = 0; m < members.size(); ++m) {
-      data[m] = outputs[m].slice(row, count).vector;
-      stride[m] = outputs[m].row_stride;
-      weight[m] = members[m].weight;
-    }
-    const Combined to = moved(out, row, pool.classes());
-    kernels().joint({data.data(),
-                     stride.data(),
-                     weight.data(),
-                     members.size(),
-                     count,
-                     pool.classes(),
-                     pool.how() == How::logpool,
-                     {to.label, to.max_prob, to.margin, to.probs},
-                     space.get(),
-                     rare.data()});
-    for (std::size_t block = 0; block * lanes < count; ++block) {
-      for (unsigned marked = rare[block]; marked != 0; marked &= marked - 1) {
-        const std::size_t at = row + block * lanes + static_cast<std::size_t>(__builtin_ctz(marked));
-        one_by_one(pool, members, outputs, at, at + 1, out);
-      }
+/// What was marked, one row at a time, or all of them where that is faster.
+void closer(const Pool& pool, std::span<const Member> members, std::span<const Outputs> outputs,
+            std::span<const std::uint16_t> rare, const Combined& out, std::uint8_t* answered) {
+  const std::size_t rows = outputs[0].rows, classes = pool.classes();
+  std::size_t marked = 0;
+  for (const std::uint16_t block : rare) marked += static_cast<std::size_t>(__builtin_popcount(block));
+  if (marked == 0) return;
+  if (marked > rows / 8) return one_by_one(pool, members, outputs, out, answered);
+  std::vector<Outputs> alone(outputs.size());
+  for (std::size_t block = 0; block < rare.size(); ++block) {
+    for (unsigned left = rare[block]; left != 0; left &= left - 1) {
+      const std::size_t row = block * lanes + static_cast<std::size_t>(__builtin_ctz(left));
+      for (std::size_t m = 0; m < alone.size(); ++m) alone[m] = outputs[m].slice(row, 1);
+      const auto at = [row](auto* p, std::size_t width = 1) { return p == nullptr ? p : p + row * width; };
+      const Combined here{at(out.label), at(out.max_prob), at(out.margin), at(out.probs, classes)};
+      one_by_one(pool, members, alone, here, at(answered));
     }
   }
 }
@@ -140,7 +79,7 @@ Pool::Pool(How how, std::size_t classes, Kind score)
 std::size_t Pool::state_floats() const noexcept { return (pitch_ + 2) * sizeof(double) / sizeof(float); }
 
 void Pool::begin(float* state, std::size_t rows) const {
-  const State s = parts(state, rows, pitch_);
+  const State s = parts(state, rows);
   std::fill_n(s.sums, rows * pitch_ + rows, 0.0);
   std::fill_n(s.quiet, rows, no_answer);
 }
@@ -159,7 +98,7 @@ void Pool::add_votes(float* state, const Member& member, const Outputs& block, s
   constexpr std::size_t width = 1024;
   Label labels[width];
   float scores[width];
-  const State s = parts(state, block.rows, pitch_);
+  const State s = parts(state, block.rows);
   Member voter = member;
   if (!vectors(block)) voter.score.reset();  // nobody reads it
   for (std::size_t first = 0; first < block.rows; first += width) {
@@ -189,7 +128,7 @@ void Pool::add_vectors(float* state, const Member& member, const Outputs& block,
     throw std::invalid_argument("a model has " + std::to_string(block.classes) + " classes where " +
                                 std::to_string(classes_) + " are combined");
   }
-  const State s = parts(state, block.rows, pitch_);
+  const State s = parts(state, block.rows);
   std::vector<std::uint8_t> skip;
   if (!member.abstain.empty()) {
     skip.resize(block.rows);
@@ -235,56 +174,108 @@ void Pool::answer(const float* state, std::size_t rows, std::size_t /*stage*/, L
   Combined out;
   out.label = labels;
   (score_ == Kind::margin ? out.margin : out.max_prob) = scores;
-  answer(state, rows, out);
+  results(state, rows, out);
 }
 
-void Pool::answer(const float* state, std::size_t rows, const Combined& out) const {
-  const State s = parts(const_cast<float*>(state), rows, pitch_);
-  const auto space = scratch(lanes * pitch_);
-  kernels().finish({s.sums,
-                    s.total,
-                    s.quiet,
+void Pool::results(const float* state, std::size_t rows, const Combined& out) const {
+  finish(parts(const_cast<float*>(state), rows), rows, classes_, how_ == How::logpool, out);
+}
+
+Pool::State Pool::parts(float* state, std::size_t rows) const noexcept {
+  auto* sums = reinterpret_cast<double*>(state);
+  double* total = sums + rows * pitch_;
+  return {sums, total, reinterpret_cast<Label*>(total + rows)};
+}
+
+bool plain(const Member& member, const Outputs& outputs, std::size_t classes) noexcept {
+  return outputs.form == Form::probs && member.temperature == 1.0F && outputs.relabel == nullptr &&
+         outputs.classes == classes && member.abstain.empty();
+}
+
+void finish(const Pool::State& state, std::size_t rows, std::size_t classes, bool logs, const Combined& out) {
+  const std::size_t pitch = rounded(classes);
+  const auto space = scratch(lanes * pitch);
+  kernels().finish({state.sums,
+                    state.total,
+                    state.quiet,
                     rows,
-                    classes_,
-                    pitch_,
-                    how_ == How::logpool,
+                    classes,
+                    pitch,
+                    logs,
                     {out.label, out.max_prob, out.margin, out.probs},
                     space.get()});
 }
 
-std::size_t combine(const Pool& pool, std::span<const Member> members, std::span<const Outputs> outputs,
-                    const Combined& out, unsigned threads) {
-  if (members.empty() || members.size() != outputs.size()) throw std::invalid_argument("combining needs members");
-  double total = 0.0;
-  std::size_t bytes = 0;
-  bool all_plain = pool.how() != How::vote && members.size() <= pooling::most_members;
+bool Pool::at_once(std::span<const Member> members, std::span<const Outputs> outputs, const Combined& out,
+                   std::uint8_t* answered) const {
+  if (members.size() > pooling::most_members) return false;
+  if (std::ranges::none_of(members, [](const Member& member) { return member.weight > 0.0; })) return false;
+  if (how_ == How::vote) return vote_at_once(members, outputs, out, answered);
+  std::array<const float*, pooling::most_members> data{};
+  std::array<std::ptrdiff_t, pooling::most_members> stride{};
+  std::array<double, pooling::most_members> weight{};
+  const std::size_t rows = outputs[0].rows;
   for (std::size_t m = 0; m < members.size(); ++m) {
     check(members[m]);
-    if (outputs[m].rows != outputs[0].rows) throw std::invalid_argument("members differ in their number of rows");
-    total += members[m].weight;
     // A member without weight is not there; what it says must not turn a sum into NaN.
-    all_plain = all_plain && members[m].weight > 0.0 && plain(members[m], outputs[m], pool.classes());
-    bytes += outputs[m].rows * (vectors(outputs[m]) ? outputs[m].classes : 4) * sizeof(float);
+    if (!(members[m].weight > 0.0) || !plain(members[m], outputs[m], classes_)) return false;
+    data[m] = outputs[m].vector;
+    stride[m] = outputs[m].row_stride;
+    weight[m] = members[m].weight;
   }
-  if (!(total > 0.0)) throw std::invalid_argument("at least one weight must be above 0");
-  std::vector<Label> own;
-  Combined to = out;
-  if (to.label == nullptr) {
-    own.resize(outputs[0].rows);
-    to.label = own.data();
-  }
-  const auto useful = static_cast<unsigned>(std::min<std::size_t>(std::max(1U, threads), bytes / bytes_per_thread + 1));
-  std::atomic<std::size_t> unanswered{0};
-  split(outputs[0].rows, useful, rows_at_once, [&](std::size_t first, std::size_t last) {
-    if (all_plain) {
-      joined(pool, members, outputs, first, last, to);
-    } else {
-      one_by_one(pool, members, outputs, first, last, to);
+  const auto space = scratch(lanes * pitch_ + lanes);
+  std::vector<std::uint16_t> rare((rows + lanes - 1) / lanes);
+  kernels().joint({data.data(),
+                   stride.data(),
+                   weight.data(),
+                   members.size(),
+                   rows,
+                   classes_,
+                   how_ == How::logpool,
+                   {out.label, out.max_prob, out.margin, out.probs},
+                   space.get(),
+                   rare.data()});
+  if (answered != nullptr) std::fill_n(answered, rows, static_cast<std::uint8_t>(members.size()));
+  closer(*this, members, outputs, rare, out, answered);
+  return true;
+}
+
+/// The labels of a block of rows from every member, then all votes at once.
+bool Pool::vote_at_once(std::span<const Member> members, std::span<const Outputs> outputs, const Combined& out,
+                        std::uint8_t* answered) const {
+  if (out.probs != nullptr || classes_ > pooling::most_voted) return false;
+  const std::size_t rows = outputs[0].rows;
+  std::array<const Label*, pooling::most_members> label{};
+  std::array<double, pooling::most_members> weight{};
+  std::vector<std::unique_ptr<Label[]>> read_labels;
+  std::unique_ptr<float[]> scores;
+  for (std::size_t m = 0; m < members.size(); ++m) {
+    check(members[m]);
+    weight[m] = members[m].weight;
+    const bool given = outputs[m].form == Form::label || outputs[m].form == Form::label_confidence;
+    if (given && members[m].abstain.empty()) {
+      label[m] = outputs[m].label;
+      continue;
     }
-    unanswered +=
-        static_cast<std::size_t>(std::count_if(to.label + first, to.label + last, [](Label l) { return l < 0; }));
-  });
-  return unanswered;
+    read_labels.push_back(std::make_unique_for_overwrite<Label[]>(rows));
+    if (!scores) scores = scratch(rows);
+    Member voter = members[m];
+    voter.calibration = nullptr;
+    if (given) voter.score.reset();
+    read(voter, outputs[m], read_labels.back().get(), scores.get());
+    label[m] = read_labels.back().get();
+  }
+  std::vector<std::uint16_t> rare((rows + lanes - 1) / lanes);
+  kernels().votes({label.data(),
+                   weight.data(),
+                   members.size(),
+                   rows,
+                   classes_,
+                   {out.label, out.max_prob, out.margin, nullptr},
+                   rare.data()});
+  if (answered != nullptr) std::fill_n(answered, rows, static_cast<std::uint8_t>(members.size()));
+  closer(*this, members, outputs, rare, out, answered);
+  return true;
 }
 
 }  // namespace coinfer

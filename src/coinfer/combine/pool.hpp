@@ -28,14 +28,6 @@ namespace coinfer {
 
 enum class How : std::uint8_t { mean, logpool, vote };
 
-/// Where the results go; null: not wanted. `probs` holds rows x classes without gaps.
-struct Combined {
-  Label* label = nullptr;
-  float* max_prob = nullptr;
-  float* margin = nullptr;
-  float* probs = nullptr;
-};
-
 class Pool final : public Combiner {
  public:
   /// `score`: max_prob or margin. Throws std::invalid_argument for others, and for no classes.
@@ -48,13 +40,26 @@ class Pool final : public Combiner {
   void add(float* state, const Member& member, const Outputs& block, std::uint8_t* answered) const override;
   void answer(const float* state, std::size_t rows, std::size_t stage, Label* labels, float* scores) const override;
 
-  /// All results of a block at once.
-  void answer(const float* state, std::size_t rows, const Combined& out) const;
+  void results(const float* state, std::size_t rows, const Combined& out) const override;
+  bool at_once(std::span<const Member> members, std::span<const Outputs> outputs, const Combined& out,
+               std::uint8_t* answered) const override;
+
+  /// The state of a block: the sums, `pitch` doubles from row to row; the weight that is present; the first abstention.
+  struct State {
+    double* sums;
+    double* total;
+    Label* quiet;
+  };
+  State parts(float* state, std::size_t rows) const noexcept;
+  std::size_t pitch() const noexcept { return pitch_; }
 
   How how() const noexcept { return how_; }
-  std::size_t classes() const noexcept { return classes_; }
+  std::size_t classes() const noexcept override { return classes_; }
+  Kind score() const noexcept override { return score_; }
 
  private:
+  bool vote_at_once(std::span<const Member> members, std::span<const Outputs> outputs, const Combined& out,
+                    std::uint8_t* answered) const;
   void add_votes(float* state, const Member& member, const Outputs& block, std::uint8_t* answered) const;
   void add_vectors(float* state, const Member& member, const Outputs& block, std::uint8_t* answered) const;
 
@@ -64,9 +69,12 @@ class Pool final : public Combiner {
   std::size_t pitch_;  // doubles from row to row
 };
 
-/// Combine all rows of all members: the bits of Pool, one member after the other, at the speed of reading. Returns how
-/// many rows nobody answered.
-std::size_t combine(const Pool& pool, std::span<const Member> members, std::span<const Outputs> outputs,
-                    const Combined& out, unsigned threads = 1);
+/// Whether a kernel can read a member's vectors as they are: probabilities of all classes, not tempered, none of them
+/// an abstention.
+bool plain(const Member& member, const Outputs& outputs, std::size_t classes) noexcept;
+
+/// From sums (of probabilities, or of logarithms to base 2) to answers: what `Pool::results` does. Rows whose total is
+/// 0 get the label in `otherwise`, and NaN. Rows of `sums` are as far apart as the classes, rounded up to sixteen.
+void finish(const Pool::State& state, std::size_t rows, std::size_t classes, bool logs, const Combined& out);
 
 }  // namespace coinfer

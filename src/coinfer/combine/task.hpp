@@ -69,11 +69,27 @@ struct Joint {
   std::uint16_t* rare;
 };
 
+inline constexpr std::size_t most_voted = std::size_t{1} << 22;  // classes whose numbers float32 holds with ease
+
+/// One vote per member for its label, all members at once. Marked in `rare`: rows where a label is not a class, and
+/// rows where float32 cannot tell the first from the second.
+struct Votes {
+  const std::int32_t* const* label;
+  const double* weight;
+  std::size_t members;
+  std::size_t rows;
+  std::size_t classes;
+  Results out;  // without probs
+  std::uint16_t* rare;
+};
+
 using AddKernel = void(const Add&) noexcept;
 using FinishKernel = void(const Finish&) noexcept;
 using JointKernel = void(const Joint&) noexcept;
 AddKernel add_baseline, add_avx2, add_avx512;
 FinishKernel finish_baseline, finish_avx2, finish_avx512;
+using VotesKernel = void(const Votes&) noexcept;
 JointKernel joint_baseline, joint_avx2, joint_avx512;
+VotesKernel votes_baseline, votes_avx2, votes_avx512;
 
 }  // namespace coinfer::pooling

@@ -67,8 +67,22 @@ Evidence gather(const Plan& plan, std::span<const Outputs> by_model, unsigned th
   split(rows, threads, block, [&](std::size_t first, std::size_t last) {
     std::vector<float> state(plan.combiner->state_floats() * block);
     std::vector<std::uint8_t> answered(block);
+    const bool at_once = plan.stages.size() == 1 && plan.stages[0].count == plan.members.size();
+    std::vector<Outputs> parts(at_once ? plan.members.size() : 0);
     for (std::size_t row = first; row < last; row += block) {
       const std::size_t count = std::min(block, last - row);
+      if (at_once) {
+        for (std::size_t m = 0; m < parts.size(); ++m) parts[m] = by_model[plan.members[m].model].slice(row, count);
+        Combined to;
+        to.label = evidence.label.data() + row;
+        (plan.combiner->score() == Kind::margin ? to.margin : to.max_prob) = evidence.score.data() + row;
+        if (plan.combiner->at_once(plan.members, parts, to, answered.data())) {
+          for (std::size_t i = 0; i < count; ++i) {
+            evidence.missed[row + i] = answered[i] == 0 ? 2 : answered[i] < parts.size() ? 1 : 0;
+          }
+          continue;
+        }
+      }
       plan.combiner->begin(state.data(), count);
       for (std::size_t s = 0; s < plan.stages.size(); ++s) {
         const Stage& stage = plan.stages[s];
