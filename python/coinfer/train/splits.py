@@ -101,13 +101,14 @@ def split(
 
 def _sizes(weights: NDArray[np.float64], total: int) -> NDArray[np.int64]:
     """Return whole sizes in proportion to the weights (largest remainders), at least two each where possible."""
-    least = 2 if total >= 2 * len(weights) else 0
-    exact = weights / weights.sum() * (total - least * len(weights))
-    sizes = np.floor(exact).astype(np.int64)
-    missing = total - least * len(weights) - int(sizes.sum())
-    sizes[np.argsort(sizes - exact, kind="stable")[:missing]] += 1
-    total_sizes: NDArray[np.int64] = sizes + least
-    return total_sizes
+    exact = weights / weights.sum() * total
+    sizes: NDArray[np.int64] = np.floor(exact).astype(np.int64)
+    sizes[np.argsort(sizes - exact, kind="stable")[: total - int(sizes.sum())]] += 1
+    if total >= 2 * len(weights):
+        while sizes.min() < 2:
+            sizes[int(np.argmax(sizes))] -= 1
+            sizes[int(np.argmin(sizes))] += 1
+    return sizes
 
 
 def _by_label(labels: NDArray[Any], sizes: NDArray[np.int64], alpha: float, draw: np.random.Generator) -> Rows:
