@@ -184,7 +184,7 @@ class Compiler:
                         self.leg(host, deployment.node, model.request_kb),
                         self.leg(deployment.node, host, model.answer_kb),
                         self._service(deployment),
-                        self._pico_usd(deployment),
+                        self.pico_usd(deployment),
                     )
                 )
         return sim.Lane(compiled.plan, compiled.evidence, decisions, enter, back, members)
@@ -286,7 +286,7 @@ class Compiler:
             ]
             back = self.leg(host, ingress, model.answer_kb)
             elapsed = elapsed + sum(map(_mean_ns, there)) + self.service_ns(deployment)
-            spent += sum(leg[1] for leg in there) + self._pico_usd(deployment)
+            spent += sum(leg[1] for leg in there) + self.pico_usd(deployment)
             latency.append(elapsed + _mean_ns(back))
             price.append(spent + back[1])
             here = host
@@ -376,7 +376,8 @@ class Compiler:
             raise BadValueError(msg)
         return label
 
-    def _pico_usd(self, deployment: Deployment) -> int:
+    def pico_usd(self, deployment: Deployment) -> int:
+        """Give the price of a request in pico-dollars."""
         what = f"deployment {deployment.name!r}: a request costs"
         return _whole(deployment.price_usd * 1e12, _PICO_USD_MAX, what, "pico-USD")
 

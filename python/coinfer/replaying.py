@@ -151,6 +151,8 @@ class Run:
         self._requests = requests
         self._seed = seed
         self._plans: list[CompiledPlan] = [compiler.plan(strategy, node) for node in self.trace.nodes]
+        if strategy.certificate is not None:
+            strategy.certificate.check(self._plans[0].evidence, self.predictions.fingerprint)
         self._hosts = [compiler.hosts(p.spec, node) for p, node in zip(self._plans, self.trace.nodes, strict=True)]
         lanes = [compiler.lane(p, node) for p, node in zip(self._plans, self.trace.nodes, strict=True)]
         chosen = choose(engine, self.network, self._plans, requests.priority)

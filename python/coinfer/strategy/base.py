@@ -7,12 +7,13 @@ and the engine does the rest. Strategies are saved as TOML with their `kind` and
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from coinfer.errors import BadValueError, UnknownNameError, UnsupportedError, nearest
 from coinfer.paths import path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from coinfer.combiner import CombinerSpec
     from coinfer.network import Deployment, Network
     from coinfer.predictions import Predictions
+    from coinfer.tuning.certificate import Certificate
 
 SCORES = ("confidence", "max_prob", "margin", "entropy", "energy", "logit_margin", "gini")
 """What a stop rule may compare: the reported confidence, or a kind of `coinfer.score`."""
@@ -118,6 +120,8 @@ class Strategy(ABC):
 
     kind: ClassVar[str]
     _kinds: ClassVar[dict[str, type[Strategy]]] = {}
+    certificate: ClassVar[Certificate | None] = None
+    """What `coinfer.tune` certified; of this very strategy, so that changing a parameter drops it."""
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
@@ -165,6 +169,12 @@ class Strategy(ABC):
         """Give the same strategy with other values for what `parameters` names; unfitted, if it must be fitted."""
         return replace(self, **values)  # type: ignore[type-var]  # strategies are frozen dataclasses
 
+    def with_certificate(self, certificate: Certificate | None) -> Self:
+        """Give the same strategy, carrying a certificate that is saved and opened with it."""
+        carrier = copy.copy(self)
+        object.__setattr__(carrier, "certificate", certificate)
+        return carrier
+
     def __str__(self) -> str:
         return self.name
 
@@ -172,7 +182,10 @@ class Strategy(ABC):
         """Write the strategy as TOML, atomically; long arrays go to an `.npz` of the same name."""
         from coinfer.strategy._file import write_table
 
-        write_table(Path(path), self.to_dict())
+        table = self.to_dict()
+        if self.certificate is not None:
+            table["certificate"] = self.certificate.to_dict()
+        write_table(Path(path), table)
 
     @staticmethod
     def open(path: str | Path) -> Strategy:
@@ -198,9 +211,14 @@ class Strategy(ABC):
             msg = f"{where}: {said}; {nearest(str(kind), sorted(Strategy._kinds))}"
             raise UnknownNameError(msg)
         chosen = Strategy._kinds[kind]
-        rest = {key: value for key, value in table.items() if key != "kind"}
+        rest = {key: value for key, value in table.items() if key not in ("kind", "certificate")}
         try:
-            return chosen.from_dict(rest)
+            made = chosen.from_dict(rest)
+            if "certificate" not in table:
+                return made
+            from coinfer.tuning.certificate import Certificate
+
+            return made.with_certificate(Certificate.from_dict(table["certificate"]))
         except (UnknownNameError, BadValueError) as error:
             msg = f"{where}: {error}"
             raise type(error)(msg) from error

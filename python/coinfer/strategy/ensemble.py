@@ -177,7 +177,7 @@ class Ensemble(Strategy):
 
     def parameters(self) -> tuple[str, ...]:
         """Name what may be tuned: the weights."""
-        return (Parameter("weights", "weights", self.models or ()),)
+        return (Parameter("weights", "weights", self.models or self.weights or ()),)
 
     def _nearest(self, network: Network, ingress: str, model: str) -> Deployment:
         network.model(model)

@@ -1,6 +1,7 @@
-"""Find the thresholds that meet a constraint."""
+"""Find the parameters that meet constraints, and certify them."""
 
+from coinfer.tuning.certificate import Certificate, Guarantee, ShiftWarning, p_value
 from coinfer.tuning.constraint import Constraint
-from coinfer.tuning.threshold import Tuned, tune
+from coinfer.tuning.tuned import Tuned, tune
 
-__all__ = ["Constraint", "Tuned", "tune"]
+__all__ = ["Certificate", "Constraint", "Guarantee", "ShiftWarning", "Tuned", "p_value", "tune"]

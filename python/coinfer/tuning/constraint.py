@@ -1,4 +1,4 @@
-"""Objectives and constraints in words: ``"accuracy >= 0.95"``."""
+"""Objectives and constraints in words: ``"accuracy >= 0.95"``, ``"latency_us_p99 <= 80000"``."""
 
 from __future__ import annotations
 
@@ -15,12 +15,17 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["QUANTITIES", "Constraint"]
+__all__ = ["QUANTITIES", "Constraint", "known_quantity", "quantile_of", "subject_of"]
 
 QUANTITIES = ("accuracy", "latency_us_mean", "price_usd", "forwarded_share", "stages")
 """What can be minimised or bounded: shares, microseconds, USD per request, stages per request."""
 
-_FORM = re.compile(r"\s*([A-Za-z_][\w.]*)\s*(>=|<=|>|<)\s*([-+0-9.eE_]+)\s*")
+ABOUT = ("recall", "accuracy_loss", "disagreement", "load")
+"""The same about a class (recall), a model (loss of accuracy against it, disagreement with it) or a node (load)."""
+
+_QUANTILE = re.compile(r"latency_us_p(\d{1,2}(?:\.\d+)?)")
+_ABOUT = re.compile(r"([a-z_]+)\[([^\[\]]+)\]")
+_FORM = re.compile(r"\s*([A-Za-z_][\w.]*(?:\[[^\[\]]+\])?)\s*(>=|<=|>|<)\s*([-+0-9.eE_]+)\s*")
 _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     ">=": operator.ge,
     "<=": operator.le,
@@ -37,6 +42,8 @@ class Constraint:
     --------
     >>> Constraint.parse("accuracy >= 0.95")
     Constraint(quantity='accuracy', relation='>=', bound=0.95)
+    >>> Constraint.parse("accuracy_loss[cloud-model] <= 0.005").quantity
+    'accuracy_loss[cloud-model]'
     """
 
     quantity: str
@@ -70,8 +77,21 @@ class Constraint:
         """Give by how much the bound is missed, 0 where it is met."""
         import numpy as np
 
-        missed = self.bound - values if self.relation in (">=", ">") else values - self.bound
-        return np.maximum(missed, 0.0)
+        return np.maximum(self.beyond(values), 0.0)
+
+    def beyond(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Give how far values lie on the wrong side of the bound; below 0 on the right one."""
+        return self.bound - values if self.at_least else values - self.bound
+
+    @property
+    def at_least(self) -> bool:
+        """Whether more is better."""
+        return self.relation in (">=", ">")
+
+    @property
+    def scale(self) -> float:
+        """What a miss is measured in, so that misses of different quantities compare."""
+        return max(abs(self.bound), 1e-12)
 
     def __str__(self) -> str:
         return f"{self.quantity} {self.relation} {self.bound:g}"
@@ -81,9 +101,25 @@ def _listed(texts: object) -> list[str]:
     return check_list(texts, "subject_to", "constraints such as 'accuracy >= 0.95'")
 
 
+def quantile_of(quantity: str) -> float | None:
+    """Give the share of ``latency_us_p99``, 0.99; None for what is no quantile."""
+    match = _QUANTILE.fullmatch(quantity)
+    return float(match[1]) / 100 if match else None
+
+
+def subject_of(quantity: str) -> tuple[str, str] | None:
+    """Take ``recall[cat]`` apart; None for what is about nothing in particular."""
+    match = _ABOUT.fullmatch(quantity)
+    return (match[1], match[2]) if match else None
+
+
 def known_quantity(name: str) -> str:
     """Give the name back if it can be tuned for."""
-    if name not in QUANTITIES:
-        msg = f"unknown quantity {name!r}; {nearest(name, QUANTITIES)}"
-        raise UnknownNameError(msg)
-    return name
+    if isinstance(name, str):
+        about = subject_of(name)
+        quantile = quantile_of(name)
+        if name in QUANTITIES or (about and about[0] in ABOUT) or (quantile is not None and quantile > 0):
+            return name
+    allowed = (*QUANTITIES, "latency_us_p99", *(f"{each}[...]" for each in ABOUT))
+    msg = f"unknown quantity {name!r}; {nearest(str(name), allowed)}"
+    raise UnknownNameError(msg)

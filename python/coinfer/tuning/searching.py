@@ -1,0 +1,403 @@
+"""The operating points of one strategy, and the best of them.
+
+Cuts are swept over the evidence, which does not depend on them: all values of one threshold exactly; two thresholds by
+a grid (every combination of quantile levels) and then exactly, where the costs are monotone in the second; more by
+coordinate ascent from the best points of a coarse grid, each step an exact sweep of one threshold with the others held.
+Nothing else is known about other parameters: strategies are built, compiled and measured one by one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from coinfer._core import sweep
+from coinfer.errors import UnsupportedError
+from coinfer.tuning.measuring import Columns, Measures, Path, Sums
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from coinfer.strategy.base import Parameter, Strategy
+    from coinfer.tuning.constraint import Constraint
+
+__all__ = ["Goal", "Points", "more_is_better", "operating_points", "probe"]
+
+_LEVELS = {1: 4096, 2: 256, 3: 40, 4: 16, 5: 9, 6: 6}  # per stage but the last: at most 65,536 combinations
+_PAIR_ROWS_MAX = 2_000_000
+_STARTS = 6
+_ROUNDS_MAX = 30
+_STAGES_MAX = 33
+
+
+def more_is_better(name: str) -> bool:
+    """Say whether more of a quantity is better."""
+    return name == "accuracy" or name.startswith("recall[")
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What to minimise (a quantity of which more is better is maximised) under which constraints."""
+
+    minimise: str
+    subject_to: tuple[Constraint, ...] = ()
+
+    def cost(self, columns: Columns) -> NDArray[np.float64]:
+        """Give what is minimised."""
+        cost: NDArray[np.float64] = columns[self.minimise]
+        return -cost if more_is_better(self.minimise) else cost
+
+    def missed(self, columns: Columns) -> NDArray[np.float64]:
+        """Give by how much the constraints are missed in all, each relative to its bound; 0 where all hold."""
+        missed = np.zeros(len(columns[self.minimise]))
+        for each in self.subject_to:
+            values = columns[each.quantity]
+            excess = each.excess(values) / each.scale
+            missed += np.where(each.holds(values), 0.0, np.maximum(excess, 1e-15))
+        return missed
+
+    def best(self, columns: Columns) -> int:
+        """Choose a point: feasible if there is one, of least cost, then most accurate, then least forwarded."""
+        missed = self.missed(columns)
+        accuracy = columns.get("accuracy", np.zeros(len(missed)))
+        rows = np.arange(len(missed))
+        for key in (missed, self.cost(columns), -accuracy, columns["forwarded_share"]):
+            rows = rows[key[rows] == key[rows].min()]
+        return int(rows[0])
+
+    def key(self, columns: Columns, at: int) -> tuple[float, float, float, float]:
+        """Give what `best` compares, for one point."""
+        accuracy = float(columns["accuracy"][at]) if "accuracy" in columns else 0.0
+        missed, cost = float(self.missed(columns)[at]), float(self.cost(columns)[at])
+        return missed, cost, -accuracy, float(columns["forwarded_share"][at])
+
+
+@dataclass
+class Points:
+    """Operating points of one strategy: its thresholds ([point][threshold of each path in turn]) and quantities."""
+
+    strategy: Strategy
+    columns: Columns
+    cuts: NDArray[np.float64] | None = None
+    cut: Parameter | None = None
+    paths: list[Path] = field(default_factory=list)
+    method: str = "one point"
+    trail: list[float] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.columns["forwarded_share"])
+
+    def at(self, point: int) -> Strategy:
+        """Give the strategy of one point."""
+        if self.cuts is None or self.cut is None:
+            return self.strategy
+        values = tuple(float(v) for v in self.cuts[point])
+        if self.cut.shared and len(values) == 1:
+            return self.strategy.with_parameters(**{str(self.cut): values[0]})
+        if len(self.paths) == 1:
+            return self.strategy.with_parameters(**{str(self.cut): values})
+        by_ingress: dict[str, tuple[float, ...]] = {}
+        first = 0
+        for path in self.paths:
+            mine = values[first : first + path.stages - 1]
+            first += path.stages - 1
+            by_ingress |= dict.fromkeys(path.ingresses, mine)
+        return self.strategy.with_parameters(**{"thresholds" if self.cut.shared else str(self.cut): by_ingress})
+
+
+def operating_points(
+    strategy: Strategy,
+    cut: Parameter | None,
+    measures: Measures,
+    rows: NDArray[np.uint32],
+    goal: Goal,
+    threads: int = 1,
+    seed: int = 0,
+) -> Points:
+    """Find the points of a strategy whose other parameters are settled."""
+    if cut is None:
+        paths = measures.paths(strategy)
+        return Points(strategy, measures.columns(paths, measures.taken(paths, rows), rows), paths=paths)
+    search = _Cuts(strategy, cut, measures, rows, goal, threads, seed)
+    return search.points()
+
+
+class _Cuts:
+    """The thresholds of one strategy, over one path or several."""
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        cut: Parameter,
+        measures: Measures,
+        rows: NDArray[np.uint32],
+        goal: Goal,
+        threads: int,
+        seed: int,
+    ) -> None:
+        self.strategy, self.cut, self.measures, self.rows, self.goal = strategy, cut, measures, rows, goal
+        self.threads, self.seed = threads, seed
+        tried = strategy.with_parameters(**{str(cut): 0.0}) if cut.shared else probe(strategy, cut, measures)
+        self.paths = measures.paths(tried)
+        self.sizes = [path.stages - 1 for path in self.paths]
+        if cut.shared and len(self.paths) > 1 and not hasattr(strategy, "by_ingress"):
+            ways = "; ".join(f"{path.ingresses[0]!r}: {' -> '.join(path.models)}" for path in self.paths)
+            msg = f"paths differ ({ways}), and {strategy.name} has one threshold for all; say which with ingress="
+            raise UnsupportedError(msg)
+
+    def points(self) -> Points:
+        alone = len(self.paths) == 1
+        if alone and (self.cut.shared or self.sizes[0] <= 1):
+            return self._every_cut()
+        if alone and self.sizes[0] in _LEVELS:
+            return self._grid()
+        return self._ascent(self._starts(), None)
+
+    # One path -----------------------------------------------------------------------------------------------
+
+    def _quantities(self, path: Path) -> tuple[list[str], list[NDArray[Any]]]:
+        names = self.measures.row_names(path)
+        return names, [self.measures.table(path, name) for name in names]
+
+    def _columns(self, sums: Sequence[Sums]) -> Columns:
+        return self.measures.columns(self.paths, sums, self.rows)
+
+    def _every_cut(self) -> Points:
+        path = self.paths[0]
+        names, tables = self._quantities(path)
+        threshold, taken, sums = sweep.cuts(path.evidence, tables, self.rows)
+        columns = self._columns([Sums(taken, dict(zip(names, sums, strict=True)))])
+        cuts = threshold.astype(np.float64)[:, None]
+        cut = self.cut
+        if self.sizes[0] != 1 and not cut.shared:  # one model: there is no threshold
+            cuts = np.zeros((len(threshold), 0))
+        return Points(self.strategy, columns, cuts, cut, self.paths, "exact: every cut")
+
+    def _grid(self) -> Points:
+        path = self.paths[0]
+        names, tables = self._quantities(path)
+        count = _LEVELS[self.sizes[0]]
+        some = self.rows[:: max(1, len(self.rows) // 1_000_000)]
+        levels = [sweep.levels(path.evidence, stage, count, some) for stage in range(self.sizes[0])]
+        taken, sums = sweep.grid(path.evidence, levels, tables, self.rows, self.threads)
+        columns = self._columns([Sums(taken, dict(zip(names, sums, strict=True)))])
+        cuts = np.stack([each.reshape(-1) for each in np.meshgrid(*levels, indexing="ij")], axis=1).astype(np.float64)
+        whole = len(some) == len(self.rows) and all(len(each) < count for each in levels)
+        said = " x ".join(str(len(each)) for each in levels)
+        found = Points(
+            self.strategy,
+            columns,
+            cuts,
+            self.cut,
+            self.paths,
+            "exact: every cut of every stage" if whole else f"grid of {said} quantiles",
+        )
+        found.trail = [float(self.goal.cost(columns)[self.goal.best(columns)])]
+        if whole:
+            return found
+        pair = self._pair(path, names, tables) if self.sizes[0] == 2 else None
+        if pair is not None:
+            found.method = f"exact pair, front on a {found.method}"
+            return self._with(found, [pair])
+        return self._ascent(self._best(found), found)
+
+    def _pair(self, path: Path, names: list[str], tables: list[NDArray[Any]]) -> NDArray[np.float32] | None:
+        """Choose two thresholds exactly, if cost and constraints have the form that allows it."""
+        problem = _as_pair(self.goal, self.measures, path, dict(zip(names, tables, strict=True)), self.rows)
+        if problem is None or len(self.rows) > _PAIR_ROWS_MAX:
+            return None
+        cost, gain, at_least, limits = problem
+        try:
+            if at_least is None:
+                first, second, *_, feasible = sweep.surest_pair(path.evidence, cost, gain, limits, self.rows)
+            else:
+                first, second, *_, feasible = sweep.cheapest_pair(
+                    path.evidence, cost, gain, at_least, limits, self.rows
+                )
+        except ValueError:  # a cost that is not monotone: the grid and coordinate ascent remain
+            return None
+        return np.array([first, second], np.float32) if feasible else None
+
+    # Coordinates --------------------------------------------------------------------------------------------
+
+    def _starts(self) -> list[NDArray[np.float32]]:
+        """Where to start without a grid: everyone forwards, nobody does, and random quantiles between."""
+        rng = np.random.Generator(np.random.Philox(self.seed))
+        levels = [
+            sweep.levels(path.evidence, stage, 64, self.rows)
+            for path, size in zip(self.paths, self.sizes, strict=True)
+            for stage in range(size)
+        ]
+        starts = [[each[-1] for each in levels], [each[0] for each in levels]]
+        starts += [[each[rng.integers(len(each))] for each in levels] for _ in range(_STARTS - 2)]
+        return [np.array(start, np.float32) for start in starts]
+
+    def _best(self, found: Points) -> list[NDArray[np.float32]]:
+        """Choose where to start from a grid: the best cells."""
+        assert found.cuts is not None
+        order = np.lexsort((self.goal.cost(found.columns), self.goal.missed(found.columns)))
+        return [found.cuts[at].astype(np.float32) for at in order[:_STARTS]]
+
+    def _ascent(self, starts: list[NDArray[np.float32]], found: Points | None) -> Points:
+        with ThreadPoolExecutor(max(1, self.threads)) as pool:
+            ends = list(pool.map(self._climb, starts))
+        vectors = [vector for vector, *_ in ends]
+        best = min(range(len(ends)), key=lambda i: (ends[i][1][-1], i))
+        trail = [key[1] if key[0] == 0 else math.inf for key in ends[best][1]]
+        method = f"coordinate ascent from {len(starts)} starts"
+        if found is None:
+            everything = [vector for *_, passed in ends for vector in passed]
+            found = Points(self.strategy, {}, None, self.cut, self.paths, method)
+            found = self._with(found, everything)
+        else:
+            found.method = f"{method}, front on a {found.method}"
+            found = self._with(found, vectors)
+        found.trail += trail
+        return found
+
+    def _climb(
+        self, start: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], list[tuple[float, float, float, float]], list[NDArray[np.float32]]]:
+        """Sweep one threshold after the other until none improves; every step is exact and never worse."""
+        vector = start.copy()
+        columns = self._columns(self._sums([vector]))
+        keys = [self.goal.key(columns, 0)]
+        passed = [vector.copy()]
+        for _ in range(_ROUNDS_MAX):
+            before = keys[-1]
+            at = 0
+            for index, (path, size) in enumerate(zip(self.paths, self.sizes, strict=True)):
+                names, tables = self._quantities(path)
+                first = at
+                for stage in range(size):
+                    held = np.ascontiguousarray(vector[first : first + size])
+                    threshold, taken, sums = sweep.line(path.evidence, held, stage, tables, self.rows)
+                    all_sums = self._sums([vector])
+                    all_sums[index] = Sums(taken, dict(zip(names, sums, strict=True)))
+                    columns = self._columns(all_sums)
+                    best = self.goal.best(columns)
+                    key = self.goal.key(columns, best)
+                    if key < keys[-1]:
+                        vector[at] = threshold[best]
+                        keys.append(key)
+                        passed.append(vector.copy())
+                    at += 1
+            if keys[-1] == before:
+                break
+        return vector, keys, passed
+
+    def _sums(self, vectors: Sequence[NDArray[np.float32]]) -> list[Sums]:
+        out, first = [], 0
+        for path, size in zip(self.paths, self.sizes, strict=True):
+            names, tables = self._quantities(path)
+            if size == 0:
+                taken, sums = sweep.grid(path.evidence, [], tables, self.rows)
+                taken = np.repeat(taken, len(vectors), axis=1)
+                sums = [np.repeat(each, len(vectors)) for each in sums]
+            else:
+                mine = np.ascontiguousarray([v[first : first + size] for v in vectors], np.float32)
+                taken, sums = sweep.vectors(path.evidence, mine, tables, self.rows, self.threads)
+            out.append(Sums(taken, dict(zip(names, sums, strict=True))))
+            first += size
+        return out
+
+    def _with(self, found: Points, vectors: Sequence[NDArray[np.float32]]) -> Points:
+        """Add points at given thresholds."""
+        columns = self._columns(self._sums(vectors))
+        more = np.array(vectors, np.float64)
+        if found.columns:
+            columns = {name: np.concatenate([found.columns[name], columns[name]]) for name in columns}
+        found.columns = columns
+        found.cuts = more if found.cuts is None else np.concatenate([found.cuts, more])
+        found.trail.append(float(self.goal.cost(columns)[self.goal.best(columns)]))
+        return found
+
+
+def probe(strategy: Strategy, cut: Parameter, measures: Measures) -> Strategy:
+    """Give the strategy with some thresholds, as many as each path needs."""
+    network = measures.compiler.network
+    lengths: dict[str, tuple[float, ...]] = {}
+    for ingress in measures.ingresses:
+        for size in range(_STAGES_MAX):
+            lengths[ingress] = (0.0,) * size
+            probe = strategy.with_parameters(**{str(cut): lengths[ingress]})
+            try:
+                probe.plan(network, ingress)
+            except ValueError:
+                if size + 1 == _STAGES_MAX:
+                    raise
+                continue
+            break
+    if len(set(lengths.values())) == 1:
+        return strategy.with_parameters(**{str(cut): next(iter(lengths.values()))})
+    return strategy.with_parameters(**{str(cut): lengths})
+
+
+def _as_pair(
+    goal: Goal, measures: Measures, path: Path, tables: dict[str, NDArray[Any]], rows: NDArray[np.uint32]
+) -> tuple[NDArray[Any], NDArray[Any], int | None, list[tuple[NDArray[Any], int]]] | None:
+    """Write a problem as a monotone cost, a gain with a bound or to be maximised, and monotone limits.
+
+    Bounds become whole numbers: the smallest or largest sum whose quotient, as it is computed elsewhere, meets them.
+    """
+    n, ingresses = len(rows), len(measures.ingresses)
+    every = n * ingresses
+    lengths = np.array([len(way) for way in path.ways], np.int64)
+    costs: dict[str, tuple[NDArray[Any], Callable[[int], float]]] = {
+        "price_usd": (path.total("pico_usd"), lambda total: total / every / 1e12),
+        "latency_us_mean": (
+            tables.get("latency_us_mean", path.total("mean_ns").reshape(-1)),
+            lambda total: total / every / 1e3,
+        ),
+        "stages": (lengths, lambda total: total * ingresses / every),
+        "forwarded_share": ((lengths > 1).astype(np.int64), lambda total: total * ingresses / every),
+    }
+    gains = {name: table for name, table in tables.items() if more_is_better(name)}
+    gain: str | None = goal.minimise if goal.minimise in gains else None
+    at_least: int | None = None
+    limits: list[tuple[NDArray[Any], int]] = []
+    for each in goal.subject_to:
+        if each.quantity in gains and each.at_least and gain is None:
+            gain, labels = each.quantity, measures.labels
+            assert labels is not None
+            of = labels[rows] >= 0
+            if each.quantity != "accuracy":
+                of = _of_class(measures, each.quantity, rows)
+            total = int(np.count_nonzero(of))
+            counts = np.arange(total + 1)
+            met = np.flatnonzero(each.holds(counts / max(total, 1)))
+            at_least = int(met[0]) if len(met) else total + 1
+        elif each.quantity in costs and not each.at_least:
+            values, quotient = costs[each.quantity]
+            limits.append((values, _largest(each, quotient)))
+        else:
+            return None
+    if gain is None:
+        return None
+    if goal.minimise not in costs and goal.minimise not in gains:
+        return None
+    cost = costs[goal.minimise][0] if goal.minimise in costs else costs["latency_us_mean"][0]
+    return np.ascontiguousarray(cost), gains[gain], at_least, limits
+
+
+def _of_class(measures: Measures, quantity: str, rows: NDArray[np.uint32]) -> NDArray[np.bool_]:
+    assert measures.labels is not None
+    of: NDArray[np.bool_] = measures.labels[rows] == measures.class_of(quantity)
+    return of
+
+
+def _largest(constraint: Constraint, quotient: Callable[[int], float]) -> int:
+    """Give the largest whole sum whose quantity meets an upper bound, by bisection."""
+    low, high = -1, 2**62
+    while low < high:
+        middle = (low + high + 1) // 2
+        if bool(constraint.holds(np.array([quotient(middle)]))[0]):
+            low = middle
+        else:
+            high = middle - 1
+    return low
