@@ -267,7 +267,7 @@ class Measures:
             @ each.taken
             for path, each in zip(paths, sums, strict=True)
         )
-        instances = sum(d.instances for d in self.compiler.network.deployments if d.node == whom)
+        instances = sum(d.instances or np.inf for d in self.compiler.network.deployments if d.node == whom)
         load: NDArray[np.float64] = self.rate_rps * busy / (len(rows) * len(self.ingresses)) / 1e9 / max(instances, 1)
         return load
 
