@@ -32,7 +32,18 @@ if TYPE_CHECKING:
     from coinfer.replaying import Run, replay
     from coinfer.results import Estimate, Summary
     from coinfer.scoring import score, scores
-    from coinfer.strategy import Calibrated, Ensemble, ExpectedGain, Forward, Local, Remote, SelectionOracle, Strategy
+    from coinfer.strategy import (
+        Calibrated,
+        Ensemble,
+        ExpectedGain,
+        Forward,
+        LoadAware,
+        Local,
+        Remote,
+        SelectionOracle,
+        Strategy,
+    )
+    from coinfer.sweeping import LoadSweep, sweep_load
     from coinfer.topology import Topology
     from coinfer.trace import Trace
     from coinfer.tuning import Tuned, tune
@@ -54,6 +65,8 @@ __all__ = [
     "Exploration",
     "Forward",
     "Link",
+    "LoadAware",
+    "LoadSweep",
     "Local",
     "Model",
     "ModelOutput",
@@ -85,6 +98,7 @@ __all__ = [
     "score",
     "scores",
     "service",
+    "sweep_load",
     "tune",
 ]
 
@@ -102,7 +116,8 @@ _HOMES = {
     "replaying": "Run replay",
     "results": "Estimate Summary",
     "scoring": "score scores",
-    "strategy": "Calibrated Ensemble ExpectedGain Forward Local Remote SelectionOracle Strategy",
+    "strategy": "Calibrated Ensemble ExpectedGain Forward LoadAware Local Remote SelectionOracle Strategy",
+    "sweeping": "LoadSweep sweep_load",
     "topology": "Topology",
     "trace": "Trace",
     "tuning": "Tuned tune",

@@ -245,6 +245,66 @@ def explore(
             _print_text(f"{what}: {path}")
 
 
+@app.command("sweep-load")
+def sweep_load(
+    predictions: PredictionsFile,
+    network: NetworkFile,
+    rates: Annotated[str, typer.Option("--rates", metavar="R1,R2,...", help="Requests per second, with commas.")],
+    strategy: Annotated[
+        list[str] | None, typer.Option("--strategy", metavar="SPEC", help=f"Once per strategy: {_SPECS}")
+    ] = None,
+    requests: Annotated[int, typer.Option("--requests", min=10, help="Per strategy and rate.")] = 50_000,
+    arrivals: Annotated[
+        Path | None,
+        typer.Option("--arrivals", metavar="FILE", help="Recorded arrivals (CSV, JSONL), kept as bursty as they are."),
+    ] = None,
+    deadline_ms: Annotated[float | None, typer.Option("--deadline-ms", help="Of every request.")] = None,
+    report: Annotated[Path | None, typer.Option("--report", metavar="FILE.html", help="Write a report, too.")] = None,
+    seed: Seed = 0,
+    threads: Threads = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Replay strategies with queues at several rates: who drowns what, and when."""
+    from coinfer._specs import default_strategies, named, tune_all, untuned
+    from coinfer.demo import halves
+    from coinfer.sweeping import sweep_load as run
+    from coinfer.trace import Trace
+
+    _check_targets(report)
+    answers, net = _open(predictions, network)
+    try:
+        wanted = [float(rate) for rate in rates.split(",")]
+    except ValueError:
+        msg = f"--rates must be numbers with commas between them, not {rates!r}"
+        raise BadValueError(msg) from None
+    given = named(strategy) if strategy else default_strategies(answers, net)
+    fit = measured = answers
+    if any(untuned(each) for each in given.values()):
+        fit, measured = halves(answers, seed)
+    recorded = None if arrivals is None else Trace.read_arrivals(arrivals) / 1e9
+    with _progress() as progress:
+        found = run(
+            measured,
+            net,
+            tune_all(given, fit, net, seed),
+            rates_rps=wanted,
+            requests=requests,
+            arrivals=recorded,
+            deadline_us=None if deadline_ms is None else 1e3 * deadline_ms,
+            seed=seed,
+            threads=_threads(threads),
+            progress=_replaying(progress),
+        )
+    if report is not None:
+        found.report(report, f"{predictions.stem} over {network.stem}, under load")
+    if as_json:
+        _print_json(found.to_dict() | ({"report": str(report)} if report is not None else {}))
+        return
+    _print_text(f"{found}")
+    if report is not None:
+        _print_text(f"\nReport: {report}")
+
+
 @app.command()
 def replay(
     predictions: PredictionsFile,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from coinfer.comparing import Comparison
 
-__all__ = ["finding", "render", "write"]
+__all__ = ["fill", "finding", "finite", "render", "write"]
 
 
 def write(
@@ -108,7 +108,7 @@ def render(facts: Facts, story: Story, title: str, notes: Mapping[str, str]) -> 
     import coinfer
 
     here = resources.files("coinfer.report")
-    data = _finite({**asdict(facts), "shown_first": story.shown_first})
+    data = finite({**asdict(facts), "shown_first": story.shown_first})
     parts = {
         "version": coinfer.__version__,
         "title": html.escape(title),
@@ -133,19 +133,24 @@ def render(facts: Facts, story: Story, title: str, notes: Mapping[str, str]) -> 
             "the same inputs and seed give the same numbers on any machine."
         ),
     }
-    pieces = here.joinpath("page.html").read_text("utf-8").split("@")
+    return fill(here.joinpath("page.html").read_text("utf-8"), parts)
+
+
+def fill(template: str, parts: Mapping[str, str]) -> str:
+    """Put the parts in the place of their markers, ``@name@``."""
+    pieces = template.split("@")
     # The template is cut at its markers, so that an '@' inside a value is never taken for one.
     return "".join(parts[piece] if position % 2 else piece for position, piece in enumerate(pieces))
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """Return the value with NaN and infinities as None, which JSON knows."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return value
 
 

@@ -5,6 +5,7 @@ from coinfer.strategy.calibrated import Calibrated
 from coinfer.strategy.ensemble import Ensemble
 from coinfer.strategy.expected_gain import ExpectedGain
 from coinfer.strategy.forward import Forward
+from coinfer.strategy.load_aware import LoadAware
 from coinfer.strategy.local import Local
 from coinfer.strategy.oracle import SelectionOracle
 from coinfer.strategy.remote import Remote
@@ -14,6 +15,7 @@ __all__ = [
     "Ensemble",
     "ExpectedGain",
     "Forward",
+    "LoadAware",
     "Local",
     "PlanSpec",
     "Remote",

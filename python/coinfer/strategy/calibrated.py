@@ -70,6 +70,11 @@ class Calibrated(Strategy):
         """A short label for tables and figures."""
         return f"{self.inner.name}, {self.method}"
 
+    @property
+    def fitted(self) -> bool:
+        """Whether models are calibrated and nothing is left to learn inside."""
+        return self.calibration is not None and self.inner.fitted
+
     def fit(self, predictions: Predictions, network: Network) -> Calibrated:
         """Calibrate the deployed models, then fit what is inside on what they then say.
 
@@ -83,8 +88,7 @@ class Calibrated(Strategy):
         deployed = {d.model for d in network.deployments}
         models = [m for m in predictions.models if m in deployed]
         calibration = self.calibration or calibrate(predictions, self.method, models=models)
-        fit = getattr(self.inner, "fit", None)
-        inner = self.inner if fit is None else fit(calibration.apply(predictions), network)
+        inner = self.inner.fit(calibration.apply(predictions), network)
         return replace(self, inner=inner, calibration=calibration)
 
     def plan(self, network: Network, ingress: str) -> PlanSpec:
