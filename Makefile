@@ -39,7 +39,7 @@ print(*(groups | table["project"]["optional-dependencies"])[sys.argv[1]], sep="\
 endef
 export NAMES
 
-.PHONY: help demo install test test-cpp asan test-docs test-bench test-python tsan lint ruff mypy clang-format clang-tidy format bench clean
+.PHONY: help demo triton live install test test-cpp asan test-docs test-bench test-python tsan lint ruff mypy clang-format clang-tidy format bench clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -113,6 +113,18 @@ format: $(STAMPS)/lint ## rewrite sources with ruff and clang-format
 	@$(RUN) ruff format
 	@$(CPP_FILES) | $(RUN) xargs clang-format -i
 
+triton: .venv-triton/stamp ## a real Triton server (no GPU, no Docker) into .venv-triton, for live runs and their tests
+
+.venv-triton/stamp: triton-constraints.txt
+	$(SAY) 'Triton server in .venv-triton'
+	@"$(PYTHON)" -m venv --clear .venv-triton
+	@.venv-triton/bin/python -m pip --quiet --disable-pip-version-check install --constraint $< nvidia-pytriton
+	@touch $@
+
+live: $(STAMPS)/package $(STAMPS)/test triton ## three real Triton servers, four strategies, live table beside replay table, report
+	$(SAY) 'Live'
+	@$(VENV)/bin/python bench/live.py
+
 bench: $(STAMPS)/package $(STAMPS)/test ## benchmarks at full size, then the tables of docs/PERFORMANCE.md
 	$(SAY) 'Benchmarks'
 	@mkdir -p build
@@ -120,7 +132,7 @@ bench: $(STAMPS)/package $(STAMPS)/test ## benchmarks at full size, then the tab
 	@for table in bench/table_*.py; do echo "==> $$table"; $(VENV)/bin/python "$$table" || exit; done
 
 clean: ## remove .venv, build/ and caches
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .benchmarks .hypothesis
+	rm -rf $(VENV) .venv-triton build dist .mypy_cache .pytest_cache .ruff_cache .benchmarks .hypothesis
 
 # --- what the targets above stand on ---------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from coinfer._core import __version__
 
 if TYPE_CHECKING:
-    from coinfer import arrivals, cpu, datasets, service
+    from coinfer import arrivals, cpu, datasets, live, service
     from coinfer.calibrating import Calibration, calibrate
     from coinfer.combiner import Boost, Stack
     from coinfer.combining import Combined, combine
@@ -94,6 +94,7 @@ __all__ = [
     "datasets",
     "diversity",
     "explore",
+    "live",
     "replay",
     "score",
     "scores",
@@ -102,7 +103,7 @@ __all__ = [
     "tune",
 ]
 
-_MODULES = frozenset({"arrivals", "cpu", "datasets", "service"})
+_MODULES = frozenset({"arrivals", "cpu", "datasets", "live", "service"})
 _HOMES = {
     "calibrating": "Calibration calibrate",
     "combiner": "Boost Stack",

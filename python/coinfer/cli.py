@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from coinfer.errors import BadFileError, BadValueError, CoinferError
+from coinfer.live.commands import register as register_live
 
 if TYPE_CHECKING:
     from coinfer.network import Network
@@ -307,9 +308,17 @@ def sweep_load(
 
 @app.command()
 def replay(
-    predictions: PredictionsFile,
-    network: NetworkFile,
-    strategy: Annotated[str, typer.Option("--strategy", metavar="SPEC", help=_SPECS)],
+    predictions: Annotated[
+        Path | None, typer.Argument(metavar="PREDICTIONS", help="Answers of the models: .parquet, .arrow or .npz.")
+    ] = None,
+    network: Annotated[
+        Path | None, typer.Option("--network", metavar="NET.toml", help="Nodes, links, models, deployments.")
+    ] = None,
+    strategy: Annotated[str | None, typer.Option("--strategy", metavar="SPEC", help=_SPECS)] = None,
+    from_run: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="RUN", help="Replay the journal of a live run: decisions must be equal."),
+    ] = None,
     trace: TraceFile = None,
     requests: Requests = 100_000,
     rate: Rate = 100.0,
@@ -328,6 +337,15 @@ def replay(
     from coinfer.errors import UnsupportedError
     from coinfer.replaying import replay as run
 
+    if from_run is not None:
+        from coinfer.live.commands import replay_run
+
+        replay_run(from_run, predictions, as_json)
+        return
+    if predictions is None or network is None or strategy is None:
+        given = (("PREDICTIONS", predictions), ("--network", network), ("--strategy", strategy))
+        msg = f"replay needs {', '.join(what for what, value in given if value is None)} (or --from RUN)"
+        raise typer.BadParameter(msg)
     _check_targets(outcomes)
     _check_table(outcomes)
     name, chosen = parse(strategy)
@@ -471,6 +489,9 @@ def info(as_json: AsJson = False) -> None:
     }
     for what, value in shown.items():
         _print_text(f"{what:<16} {value}")
+
+
+register_live(app)
 
 
 # Reading ----------------------------------------------------------------------------------------------------

@@ -17,7 +17,12 @@ __all__ = [
     "BadFileError",
     "BadValueError",
     "CoinferError",
+    "LiveError",
     "OverloadWarning",
+    "QueueFullError",
+    "ServerError",
+    "TimedOutError",
+    "UnavailableError",
     "UnknownNameError",
     "UnsupportedError",
     "nearest",
@@ -49,6 +54,36 @@ class BadFileError(CoinferError, OSError):
 
 class UnsupportedError(CoinferError, ValueError):
     """What was asked needs something that the models, the CPU or this build does not have."""
+
+
+class LiveError(CoinferError, RuntimeError):
+    """A server did not give the answer it was asked for; the branches say what may be done about it."""
+
+    reason = "OTHER"
+
+
+class UnavailableError(LiveError, ConnectionError):
+    """Nobody answers there, or the server is shutting down: worth trying elsewhere."""
+
+    reason = "UNAVAILABLE"
+
+
+class QueueFullError(LiveError):
+    """The server's queue is full, or our own bound on what is in flight: worth trying elsewhere, later."""
+
+    reason = "REJECTED"
+
+
+class TimedOutError(LiveError, TimeoutError):
+    """The answer did not come in the time that was left."""
+
+    reason = "TIMEOUT"
+
+
+class ServerError(LiveError):
+    """The server answered with an error, or with something that is no answer: trying again will not help."""
+
+    reason = "BACKEND"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -46,6 +46,7 @@ __all__ = ["Deployment", "Link", "Model", "Network", "Node", "Tensors"]
 _CONTROLS = ("path", "ingress")
 _INSTANCES_MAX = 2**20
 _FORMS = ("logits", "probs", "label_confidence", "label")
+_SCHEMES = ("grpc", "grpcs", "http", "https")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +59,13 @@ class Node:
         Unique in the network; without ``@``, which separates model and node in the name of a deployment.
     tier : int
         Distance from the user in levels, 0 nearest; paths go from lower to higher tiers.
-    triton : str, optional
-        ``host:port`` of the gRPC endpoint of the Triton server at this node, for live runs.
+    triton : str or sequence of str, optional
+        Where the Triton server of this node answers, for live runs: ``grpc://host:port`` (or ``host:port``),
+        ``grpcs://``, ``http://`` or ``https://``. Several are replicas of each other.
+    token_env : str, optional
+        Environment variable that holds the token sent as ``authorization: Bearer ...``; secrets stand in no file.
+    tls : mapping of str to str, optional
+        Files in PEM: `ca` (who signed the server's certificate), `cert` and `key` (the client's own).
     ingress : bool, optional
         Whether requests enter here. By default the nodes of the lowest tier are ingress nodes.
 
@@ -71,7 +77,9 @@ class Node:
 
     name: str
     tier: int
-    triton: str | None = field(default=None, kw_only=True)
+    triton: str | tuple[str, ...] | None = field(default=None, kw_only=True)
+    token_env: str | None = field(default=None, kw_only=True)
+    tls: Mapping[str, str] | None = field(default=None, kw_only=True)
     ingress: bool | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -79,10 +87,58 @@ class Node:
         place = f"node {self.name!r}"
         object.__setattr__(self, "tier", check_integer(self.tier, f"{place}: tier", at_most=1000))
         if self.triton is not None:
-            object.__setattr__(self, "triton", check_name(self.triton, f"{place}: triton"))
+            given = (
+                [self.triton] if isinstance(self.triton, str) else check_list(self.triton, f"{place}: triton", "URLs")
+            )
+            urls = tuple(_check_url(url, f"{place}: triton") for url in given)
+            if not urls:
+                msg = f"{place}: triton must name at least one URL such as grpc://127.0.0.1:8001"
+                raise BadValueError(msg)
+            check_unique(urls, f"{place}: triton")
+            object.__setattr__(self, "triton", urls[0] if isinstance(self.triton, str) else urls)
+        if self.token_env is not None:
+            check_name(self.token_env, f"{place}: token_env", forbidden="= ")
+        if self.tls is not None:
+            with _at(place):
+                check_keys(
+                    check_mapping(self.tls, "tls", "of ca, cert, key to a file"), ("ca", "cert", "key"), (), "tls"
+                )
+            for key, file in self.tls.items():
+                check_name(file, f"{place}: tls: {key}")
+            if ("cert" in self.tls) != ("key" in self.tls):
+                msg = f"{place}: tls: cert and key go together"
+                raise BadValueError(msg)
+            object.__setattr__(self, "tls", dict(self.tls))
+        for key in ("token_env", "tls"):
+            if getattr(self, key) is not None and self.triton is None:
+                msg = f'{place}: {key} says how to talk to a Triton server, but no triton = "grpc://..." names one'
+                raise BadValueError(msg)
         if type(self.ingress) not in (bool, type(None)):
             msg = f"{place}: ingress must be true or false, not {self.ingress!r}"
             raise BadValueError(msg)
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The replicas of this node's Triton server, each as ``scheme://host:port``; empty if there is none."""
+        if self.triton is None:
+            return ()
+        urls = (self.triton,) if isinstance(self.triton, str) else self.triton
+        return tuple(url if "://" in url else f"grpc://{url}" for url in urls)
+
+
+def _check_url(url: object, what: str) -> str:
+    name = check_name(url, what)
+    scheme, separator, rest = name.partition("://")
+    if not separator:
+        scheme, rest = "grpc", name
+    if scheme not in _SCHEMES:
+        msg = f"{what}: there is no scheme {scheme!r}; {nearest(scheme, _SCHEMES)}"
+        raise UnknownNameError(msg)
+    host, separator, port = rest.rpartition(":")
+    if not separator or not host or not port.isdecimal() or not 0 < int(port) < 65536 or "/" in rest:
+        msg = f"{what} must be {scheme}://host:port, not {name!r}"
+        raise BadValueError(msg)
+    return name
 
 
 @dataclass(frozen=True, slots=True, init=False, repr=False)
@@ -239,12 +295,17 @@ class Tensors:
         What the output means.
     confidence : str, optional
         The tensor with the confidence; required for, and only allowed with, ``label_confidence``.
+    model, version : str, optional
+        Name and version of the model on its server. Default: the deployment's model, and whatever version the server
+        chooses.
     """
 
     input: str
     output: str
     form: str
     confidence: str | None = None
+    model: str | None = None
+    version: str | None = None
 
     def __post_init__(self) -> None:
         check_name(self.input, "tensors: input")
@@ -257,6 +318,9 @@ class Tensors:
             raise BadValueError(msg)
         if self.confidence is not None:
             check_name(self.confidence, "tensors: confidence")
+        for key in ("model", "version"):
+            if getattr(self, key) is not None:
+                check_name(getattr(self, key), f"tensors: {key}", forbidden="/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -779,6 +843,10 @@ def _to_document(network: Network) -> Any:
                     inline = tomlkit.inline_table()
                     pairs = value.to_dict().items() if isinstance(value, Law) else _set_values(value)
                     inline.update(dict(pairs))
+                    table.add(key, inline)
+                elif isinstance(value, Mapping):
+                    inline = tomlkit.inline_table()
+                    inline.update(dict(value))
                     table.add(key, inline)
                 else:
                     table.add(key, list(value) if isinstance(value, tuple) else value)

@@ -75,7 +75,8 @@ Status Session::step(float wait_us, float remaining_us, double uniform, bool can
   if (steps > 0) {
     enter(stage_ + static_cast<std::size_t>(steps));
   } else {
-    status_ = conclude(label_, answered < asked_.size(), false);
+    const bool missing = answered < asked_.size();
+    status_ = conclude(label_, missing, missing && !(remaining_us > 0.0F));
   }
   return status_;
 }

@@ -27,7 +27,8 @@ class Session {
   /// One member's answer (a single row, copied), in whatever order answers arrive. A member that erred is not told.
   void tell(std::uint32_t member, const Outputs& outputs);
 
-  /// Close the stage with what was told: combine in plan order, then judge.
+  /// Close the stage with what was told: combine in plan order, then judge. Members that did not answer were late if
+  /// no time remains.
   Status step(float wait_us = 0.0F, float remaining_us = std::numeric_limits<float>::infinity(), double uniform = 0.0,
               bool can_go = true);
 

@@ -1,0 +1,230 @@
+"""Reading and checking what servers say, and their errors; on real servers where they can be made to say it."""
+
+import asyncio
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from coinfer import service
+from coinfer.errors import (
+    BadValueError,
+    ServerError,
+    TimedOutError,
+    UnavailableError,
+    UnknownNameError,
+    UnsupportedError,
+)
+from coinfer.live.connector import Asking, Facts, ask_of, connect, decode, from_bf16, one, split, to_bf16
+from coinfer.network import Deployment, Node
+from live_servers import chain, require_triton
+
+TENSORS = {"input": "X", "output": "Y", "form": "probs"}
+FACTS = Facts({"X": ("FP32", (-1, 4))}, {"Y": ("FP32", (-1, 3))})
+ROWS = np.zeros((5, 4), np.float32)
+
+
+def deployment(**tensors):
+    return Deployment("m", "n", tensors={**TENSORS, **tensors})
+
+
+def test_bfloat16_rounds_half_to_even_and_widens_exactly():
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    bits = np.random.default_rng(0).integers(0, 2**32, 100_000, dtype=np.uint32)
+    values = np.concatenate([bits.view(np.float32), np.float32([0.0, -0.0, np.inf, -np.inf, 3.3e38])])
+    values = values[~np.isnan(values)]
+    with np.errstate(over="ignore"):
+        expected = values.astype(ml_dtypes.bfloat16)
+    assert np.array_equal(to_bf16(values), expected.view(np.uint16))
+    assert np.array_equal(from_bf16(to_bf16(values)), expected.astype(np.float32))
+    assert np.isnan(from_bf16(to_bf16(np.float32([np.nan])))[0])
+
+
+@pytest.mark.parametrize(
+    ("facts", "tensors", "rows", "error", "says"),
+    [
+        (FACTS, {"input": "Z"}, ROWS, UnknownNameError, "no input 'Z'"),
+        (FACTS, {"output": "y"}, ROWS, UnknownNameError, "no output 'y'; known: 'Y'"),
+        (FACTS, {}, np.zeros((5, 3), np.float32), BadValueError, r"shape \[any, 4\], but one sample has shape \[3\]"),
+        (
+            Facts({"X": ("INT32", (-1, 4))}, FACTS.outputs),
+            {},
+            ROWS,
+            BadValueError,
+            "is INT32, but the samples are float32",
+        ),
+        (Facts({"X": ("BYTES", (-1, 4))}, FACTS.outputs), {}, ROWS, UnsupportedError, "of type BYTES"),
+        (Facts(FACTS.inputs, {"Y": ("INT64", (-1, 3))}), {}, ROWS, BadValueError, "is INT64; form 'probs' needs"),
+        (FACTS, {"form": "label"}, ROWS, BadValueError, "is FP32; form 'label' needs"),
+        (
+            Facts({**FACTS.inputs, "MASK": ("FP32", (-1, 4))}, FACTS.outputs),
+            {},
+            ROWS,
+            UnsupportedError,
+            "also wants input 'MASK'",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_a_sentence(facts, tensors, rows, error, says):
+    with pytest.raises(error, match=says):
+        ask_of(deployment(**tensors), facts, rows, "m@n at grpc://h:1")
+
+
+def test_half_precision_inputs_are_converted_once():
+    for datatype, width in (("FP16", 2), ("BF16", 2), ("FP32", 4), ("FP64", 8)):
+        asking = ask_of(deployment(), Facts({"X": (datatype, (-1, 4))}, FACTS.outputs), ROWS, "m@n")
+        view, size = asking.rows(ROWS + 0.5)
+        assert size == 4 * width
+        assert len(view) == 5 * size
+
+
+def asked(form="probs", classes=3, confidence=None):
+    return Asking("m@n", "m", "", "X", "FP32", (1, 4), form, "Y", confidence, classes)
+
+
+def test_outputs_of_the_wrong_size_or_missing_are_errors():
+    with pytest.raises(ServerError, match="holds 2 numbers, not 3"):
+        one({"Y": np.zeros(2, np.float32)}, asked())
+    with pytest.raises(ServerError, match="lacks output 'Y'; it has 'Z'"):
+        one({"Z": np.zeros(3, np.float32)}, asked())
+    with pytest.raises(ServerError, match="type BYTES"):
+        decode(b"abc", "BYTES")
+
+
+def test_labels_with_confidence():
+    columns = {"Y": np.array([3, 1]), "C": np.array([0.5, 0.25])}
+    answers = split(columns, asked("label_confidence", None, "C"), 2)
+    assert [(a.label, a.confidence) for a in answers] == [(3, 0.5), (1, 0.25)]
+
+
+def test_typed_contents_are_read_as_raw_ones_are():
+    """tritonclient reads raw contents alone; other servers of the protocol may send typed ones."""
+    pytest.importorskip("tritonclient.grpc")
+    from tritonclient.grpc import service_pb2 as pb
+
+    async def made():  # a channel belongs to a loop
+        return connect(Node("n", 0, triton="grpc://127.0.0.1:9"), "grpc://127.0.0.1:9")
+
+    connection = asyncio.run(made())
+    reply = pb.ModelInferResponse()
+    tensor = reply.outputs.add(name="Y", datatype="FP32", shape=[1, 3])
+    tensor.contents.fp32_contents.extend([0.25, 0.5, 0.25])
+    assert connection._read(reply, asked()).vector.tolist() == [0.25, 0.5, 0.25]
+    reply.raw_output_contents.append(np.float32([0.5, 0.25, 0.25]).tobytes())
+    assert connection._read(reply, asked()).vector.tolist() == [0.5, 0.25, 0.25]
+    half = pb.ModelInferResponse()
+    half.outputs.add(name="Y", datatype="BF16", shape=[1, 3])
+    half.raw_output_contents.append(to_bf16(np.float32([0.5, 0.25, 0.25])).tobytes())
+    assert connection._read(half, asked()).vector.tolist() == [0.5, 0.25, 0.25]
+
+
+def test_nobody_there_is_unavailable_for_every_client():
+    pytest.importorskip("tritonclient.grpc")
+
+    async def ask(url):
+        connection = connect(Node("n", 0, triton=url), url)
+        try:
+            with pytest.raises(UnavailableError):
+                await connection.describe("m")
+        finally:
+            await connection.close()
+
+    for scheme in ("grpc", "http"):
+        asyncio.run(ask(f"{scheme}://127.0.0.1:9"))
+
+
+def test_token_and_certificates_are_looked_for_before_anything_is_sent(tmp_path):
+    pytest.importorskip("tritonclient.grpc")
+    node = Node("n", 0, triton="grpc://127.0.0.1:9", token_env="COINFER_NO_SUCH_TOKEN")
+    with pytest.raises(UnsupportedError, match="COINFER_NO_SUCH_TOKEN that holds its token is not set"):
+        connect(node, "grpc://127.0.0.1:9")
+    node = Node("n", 0, triton="grpcs://127.0.0.1:9", tls={"ca": str(tmp_path / "ca.pem")})
+    with pytest.raises(OSError, match=r"node .n.: tls: ca: .*ca\.pem cannot be read: No such file"):
+        connect(node, "grpcs://127.0.0.1:9")
+
+
+def test_importing_coinfer_live_does_not_import_tritonclient():
+    code = (
+        "import sys, coinfer.live, coinfer.live.connector; print('tritonclient' in sys.modules, 'grpc' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["False", "False"]
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+def test_a_real_server_answers_errs_and_times_out(scheme, tmp_path):
+    require_triton()
+    from coinfer.live import LocalNetwork, ladder
+    from coinfer.live.served_model import probabilities
+
+    network = chain(scheme, pads_ms={"tree": 0.0, "mlp": 0.0, "ensemble": 0.0})
+    mlp = network.deployment("mlp@edge")
+    network = type(network)(network.nodes[1:2], (), (), (mlp,), control="ingress")
+    rows = ladder.images().asked
+    expected = probabilities(rows[:8].astype(np.float64), ladder.arrays("mlp")).astype(np.float32)
+
+    async def ask(local):
+        url = network.nodes[0].endpoints[0]
+        connection = connect(network.nodes[0], url)
+        try:
+            assert (await connection.server()).startswith("triton 2.")
+            facts = await connection.describe("mlp")
+            assert facts.inputs["IMAGE"] == ("FP32", (-1, 64))
+            asking = ask_of(mlp, facts, rows, "mlp@edge")
+            asking.frame = connection.frame(asking)
+            view, size = asking.rows(rows)
+            answer = await connection.infer(asking, view[:size], 5.0)
+            assert np.allclose(answer.vector, expected[0], atol=1e-6)
+            many = await connection.infer_many(asking, view[: 8 * size], 8, 5.0)
+            assert np.allclose([a.vector for a in many], expected, atol=1e-6)
+            batching = await connection.batching("mlp")
+            assert (batching.instances, batching.max_batch, batching.queue_max) == (1, 8, None)
+            local.fault("mlp@edge", error=True)
+            with pytest.raises(ServerError, match="told to fail"):
+                await connection.infer(asking, view[:size], 5.0)
+            local.fault("mlp@edge", shape=True)
+            with pytest.raises(ServerError, match="holds 7 numbers, not 10"):
+                await connection.infer(asking, view[:size], 5.0)
+            local.fault("mlp@edge", nan=True)
+            assert np.isnan((await connection.infer(asking, view[:size], 5.0)).vector).all()
+            local.fault("mlp@edge", sleep_ms=500)
+            with pytest.raises(TimedOutError):
+                await connection.infer(asking, view[:size], 0.05)
+            asking.model = "absent"
+            asking.frame = connection.frame(asking)
+            with pytest.raises((ServerError, UnavailableError), match="absent"):
+                await connection.infer(asking, view[:size], 5.0)
+        finally:
+            await connection.close()
+
+    with LocalNetwork(network, tmp_path) as local:
+        asyncio.run(ask(local))
+
+
+def test_the_arrays_of_the_ladder_answer_as_scikit_learn_does():
+    from coinfer.live import ladder
+    from coinfer.live.served_model import probabilities
+
+    images = ladder.images().asked[:300]
+    for model in ladder.MODELS:
+        ours = probabilities(images.astype(np.float64), ladder.arrays(model))
+        theirs = ladder.fitted(model).predict_proba(images)
+        assert np.allclose(ours, theirs, atol=1e-5), model
+
+
+def test_a_padded_model_says_what_its_law_says(tmp_path):
+    import json
+
+    from coinfer.live.triton import write_model
+
+    law = service.Linear(5.0, 0.5)
+    given = Deployment("tree", "n", service=law, max_batch=4, batch_delay_us=100, preferred_batch=(2, 4), queue_max=9,
+                       tensors={**TENSORS})  # fmt: skip
+    write_model(tmp_path, given)
+    settings = json.loads((tmp_path / "tree/1/settings.json").read_text())
+    assert (settings["base_ms"], settings["per_item_ms"]) == (5.0, 0.5)
+    config = (tmp_path / "tree/config.pbtxt").read_text()
+    for line in ("max_batch_size: 4", "preferred_batch_size: [ 2, 4 ]", "max_queue_size: 9", "microseconds: 100"):
+        assert line in config
