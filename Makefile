@@ -39,7 +39,7 @@ print(*(groups | table["project"]["optional-dependencies"])[sys.argv[1]], sep="\
 endef
 export NAMES
 
-.PHONY: help demo triton live install test test-cpp asan test-docs test-bench test-python tsan lint ruff mypy clang-format clang-tidy format bench clean
+.PHONY: help demo triton live soak-faults soak install test test-cpp asan test-docs test-bench test-python tsan lint ruff mypy clang-format clang-tidy format bench clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -124,6 +124,14 @@ triton: .venv-triton/stamp ## a real Triton server (no GPU, no Docker) into .ven
 live: $(STAMPS)/package $(STAMPS)/test triton ## three real Triton servers, four strategies, live table beside replay table, report
 	$(SAY) 'Live'
 	@$(VENV)/bin/python bench/live.py
+
+soak-faults: $(STAMPS)/package $(STAMPS)/test triton ## every fault of a real server 20 times, 2,000 requests each; under an hour
+	$(SAY) 'Faults, again and again'
+	@$(VENV)/bin/python bench/live_faults.py
+
+soak: $(STAMPS)/package $(STAMPS)/test triton ## ten minutes of saturating live load: memory flat, nothing leaked
+	$(SAY) 'Soak'
+	@$(VENV)/bin/python bench/live_faults.py --soak 600
 
 bench: $(STAMPS)/package $(STAMPS)/test ## benchmarks at full size, then the tables of docs/PERFORMANCE.md
 	$(SAY) 'Benchmarks'

@@ -1,4 +1,4 @@
-"""The command line of live runs: ``coinfer live``, ``coinfer triton up``, and ``coinfer replay --from``."""
+"""The command line of live runs: ``coinfer live``, ``collect``, ``profile``, ``triton up``, and ``replay --from``."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ _SPEC = "local, remote:NODE, forward:SCORE:0.9, forward:SCORE:0.9,0.8, ensemble:
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("live")(live)
+    app.command("collect")(collect)
+    app.command("profile")(profile)
     triton = typer.Typer(help="Real Triton servers on this machine.", rich_markup_mode=None)
     triton.command("up")(up)
     triton.command("info")(info)
@@ -273,3 +275,78 @@ def _progress() -> Iterator[Progress | None]:
         yield show
     finally:
         sys.stderr.write("\r\x1b[K")
+
+
+def collect(
+    inputs: Annotated[Path, typer.Argument(metavar="INPUTS.npz", help="`inputs` or one array per model; `labels`.")],
+    network: Annotated[Path, typer.Option("--network", metavar="NET.toml", help="With endpoints and tensors.")],
+    out: Annotated[Path, typer.Option("--out", metavar="PREDICTIONS", help=".parquet, .arrow or .npz.")] = Path(
+        "predictions.parquet"
+    ),
+    concurrency: Annotated[int, typer.Option("--concurrency", min=1, help="Requests in flight.")] = 8,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+) -> None:
+    """Ask every deployed model about every sample, and write the Predictions."""
+    from coinfer import cli
+    from coinfer.live.collecting import collect as run
+    from coinfer.network import Network
+
+    cli._check_targets(out)
+    net = Network.open(network)
+    samples, labels = read_inputs(inputs)
+    with _progress() as progress:
+        predictions = run(net, samples, labels=labels, concurrency=concurrency, progress=progress)
+    predictions.save(out)
+    if as_json:
+        cli._print_json({"predictions": str(out), "samples": len(predictions), "models": list(predictions.models)})
+        return
+    cli._print_text(f"{predictions}\n\nPredictions: {out}")
+
+
+def profile(
+    inputs: Annotated[Path | None, typer.Argument(metavar="INPUTS.npz", help="Samples to ask about.")] = None,
+    network: Annotated[
+        Path | None, typer.Option("--network", metavar="NET.toml", help="With endpoints and tensors.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="NET.toml", help="Default: the same file.")] = None,
+    precision: Annotated[
+        float, typer.Option("--precision", help="Measure until the mean is known to this share.")
+    ] = 0.03,
+    seconds: Annotated[float, typer.Option("--seconds", help="... or for so long per setting.")] = 4.0,
+    imported: Annotated[
+        Path | None, typer.Option("--import", metavar="FILE", help="What perf_analyzer exported (.csv, .json).")
+    ] = None,
+    deployment: Annotated[
+        str | None, typer.Option("--deployment", metavar="MODEL@NODE", help="Whose law --import gives.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+) -> None:
+    """Measure how long each deployment takes, and write it into the network file."""
+    from coinfer import cli
+    from coinfer.live import profiling
+    from coinfer.network import Network
+
+    if network is None:
+        msg = "which network? give --network NET.toml"
+        raise BadValueError(msg)
+    target = out or network
+    cli._check_targets(target)
+    net = Network.open(network)
+    if imported is not None:
+        if deployment is None:
+            msg = "--import also needs --deployment MODEL@NODE: the export does not say whose it is"
+            raise BadValueError(msg)
+        changed = profiling.imported(net, deployment, imported)
+        found = profiling.Profile(changed, ())
+    else:
+        if inputs is None:
+            msg = "which samples? give INPUTS.npz"
+            raise BadValueError(msg)
+        samples, _ = read_inputs(inputs)
+        with _progress() as progress:
+            found = profiling.profile(net, samples, precision=precision, seconds=seconds, progress=progress)
+    found.network.save(target)
+    if as_json:
+        cli._print_json({"network": str(target), **found.to_dict()})
+        return
+    cli._print_text(f"{found}\n\nNetwork: {target}")

@@ -158,7 +158,7 @@ class Asking:
             values = to_bf16(values.astype(np.float32))
         values = np.ascontiguousarray(values, _NUMPY[self.datatype])
         size = values.nbytes // len(values) if len(values) else 0
-        return memoryview(values).cast("B") if values.size else memoryview(b""), size
+        return values.data.cast("B") if values.size else memoryview(b""), size
 
 
 def ask_of(deployment: Deployment, facts: Facts, inputs: NDArray[Any], place: str) -> Asking:

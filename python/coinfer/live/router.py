@@ -358,15 +358,16 @@ class Router:
                 breakers = sum(1 << i for i, m in enumerate(ahead) if m.pool.blocked)
                 draw = uniform[min(stage + 1, len(uniform) - 1)]
                 status = session.step(wait_us, remaining_us, draw)
-                told = None, None
+                told: tuple[int | None, int | None] = None, None
                 if shadow is not None:
                     shadow.hear(lane.members, heard)
                     told = shadow.status, shadow.label
                 fields = status.value, session.label, session.score
-                hop_us = self._hop_us(lane, session.stage, now_s) if status is _OPEN or status == _OPEN else 0.0
+                going = status == _OPEN
+                hop_us = self._hop_us(lane, session.stage, now_s) if going else 0.0
                 steps.append((row, "step", stage, wait_us, remaining_us, draw, hop_us, breakers, False, *fields, *told))
                 stage = session.stage
-                if status != _OPEN:
+                if not going:
                     break
             if status == _OPEN:
                 status = session.settle(True)

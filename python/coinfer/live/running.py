@@ -468,7 +468,7 @@ class _Session:
                 self.fleet.endpoints[d.name],
                 read[d.model],
                 Hop(0.0 if np.isnan(d.service_ms_mean) else d.service_ms_mean * 1e3),
-                d.instances * d.max_batch,
+                (d.instances or 1) * d.max_batch,
                 d.price_usd,
                 f'node="{d.node}",model="{d.model}"',
             )
@@ -642,7 +642,7 @@ def _fingerprint(columns: Mapping[str, NDArray[Any]]) -> str:
     for name in sorted(columns):
         array = columns[name]
         digest.update(f"{name} {array.dtype} {array.shape};".encode())
-        digest.update(memoryview(array).cast("B"))
+        digest.update(array.data.cast("B"))
     return digest.hexdigest()
 
 

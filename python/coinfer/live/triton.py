@@ -313,10 +313,13 @@ class LocalNetwork:
                     )
                     raise BadValueError(msg)
                 name = node.name if replica == 0 else f"{node.name}.{replica}"
-                repository = self.folder / name
+                # Nodes with one endpoint share one server.
+                repository = self.servers[url].repository if url in self.servers else self.folder / name
                 for deployment in self.network.deployments:
                     if deployment.node == node.name:
                         write_model(repository, deployment, pad=self._pad)
+                if url in self.servers:
+                    continue
                 (other,) = free_ports(1)
                 ports = (int(port), other) if scheme == "grpc" else (other, int(port))
                 self.servers[url] = Server(name, repository, self.folder, *ports)
@@ -375,7 +378,7 @@ def write_model(
     base, each = (law.base_ms, law.per_item_ms) if isinstance(law, service.Linear) else (law.mean_ms, 0.0)
     if not pad or not np.isfinite(base):
         base, each = 0.0, 0.0
-    settings = {"input": tensors.input, "output": tensors.output, "dtype": f"TYPE_{dtype}"}
+    settings: dict[str, Any] = {"input": tensors.input, "output": tensors.output, "dtype": f"TYPE_{dtype}"}
     settings |= {"base_ms": base, "per_item_ms": each}
     (folder / "settings.json").write_text(json.dumps(settings), "utf-8")
     np.savez(
@@ -399,7 +402,7 @@ backend: "python"
 max_batch_size: {deployment.max_batch}
 input [ {{ name: "{tensors.input}", data_type: {dtype}, dims: [ 64 ] }} ]
 output [ {{ name: "{tensors.output}", data_type: {dtype}, dims: [ 10 ] }} ]
-instance_group [ {{ count: {deployment.instances}, kind: KIND_CPU }} ]
+instance_group [ {{ count: {deployment.instances or 1}, kind: KIND_CPU }} ]
 dynamic_batching {{
   {inside}
 }}
