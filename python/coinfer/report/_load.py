@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["headline", "write_load"]
 
+_NODES_SHOWN_MAX = 6  # the busiest
+
 
 def write_load(sweep: LoadSweep, path: str | os.PathLike[str], title: str) -> Path:
     """Write the report of a load sweep as one self-contained HTML file.
@@ -158,16 +160,19 @@ def _said(sweep: LoadSweep, what: Any) -> str:
 
 
 def _use(sweep: LoadSweep) -> str:
-    nodes = [node.name for node in sweep.network.nodes]
-    used = [n for n in nodes if any(n in p.summary.utilisation_by_node for p in sweep.points)]
-    head = "".join(f"<th>{html.escape(node)}</th>" for node in used[:12])
+    most: dict[str, float] = {}
+    for point in sweep.points:
+        for node, share in point.summary.utilisation_by_node.items():
+            most[node] = max(share, most.get(node, 0.0))
+    used = sorted(most, key=lambda node: -most[node])[:_NODES_SHOWN_MAX]
+    head = "".join(f"<th>{html.escape(node)}</th>" for node in used)
     rows = []
     for point in sweep.points:
         if point.rate_rps != sweep.rates_rps[-1]:
             continue
         shares = "".join(
             f'<td style="--alike:{share:.3f}">{100 * share:.0f} %</td>'
-            for share in (point.summary.utilisation_by_node.get(node, 0.0) for node in used[:12])
+            for share in (point.summary.utilisation_by_node.get(node, 0.0) for node in used)
         )
         places = sweep.saturation[point.strategy][:2]
         first = "; ".join(f"{html.escape(s.place)} at {s.rate_rps:,.0f}" for s in places) or "none"
