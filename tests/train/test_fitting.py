@@ -201,7 +201,7 @@ def test_devices_never_change_what_they_do_not_hold(few):
 def test_every_weighting_learns(few, digits):
     model, x, y, network, clients = few
     held_out = digits[0][600:1200], digits[1][600:1200]
-    settings = train.Settings(rounds=15, local_epochs=2, learning_rate=0.2, batch=16, seed=3)
+    settings = train.Settings(rounds=30, learning_rate=0.03, momentum=0.9, batch=8, seed=3)
     clients = train.clients(network, train.split("iid", y, [1] * 6 + [2, 2] + [6]))
     for weights in ("equal", "serving_rate", "compute", "balanced", "delivered"):
         result = train.federated(

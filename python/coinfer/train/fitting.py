@@ -130,6 +130,9 @@ class Settings:
             check_number(getattr(self, name), name, above=0.0)
         for name in ("momentum", "weight_decay", "proximal", "noise"):
             check_number(getattr(self, name), name)
+        if self.momentum >= 1:
+            msg = f"momentum must be below 1, not {self.momentum:g}"
+            raise BadValueError(msg)
         for name in ("client_share", "straggler_share", "drop_share", "beta1", "beta2"):
             check_number(getattr(self, name), name, at_most=1.0)
         if self.method not in METHODS:
@@ -972,7 +975,7 @@ def _train(
         for number in range(done + 1, settings.rounds + 1):
             if balanced and noise is None and number > settings.warm_rounds:
                 noise = job.noise()
-                rate = settings.learning_rate * settings.decay ** (number - 1)
+                rate = settings.learning_rate * settings.decay ** (number - 1) / (1 - settings.momentum)
                 current = weights_for(kind, exits, profile=target, noise=noise, learning_rate=rate)
             result = job.round(number, current, None if following is None else following.table)
             if following is not None:

@@ -9,8 +9,8 @@ trade-off, with the gradient noise measured on the clients instead of bounded:
 
 with M the largest loss of an exit minus the smallest (the first term then bounds how far the objective is from the
 served loss, whatever the sign of the difference), v_e the variance of one minibatch gradient of F_e, k_e the number of
-clients whose gradients of F_e are averaged, and eta the learning rate (the second term is the drop in the objective
-that noise undoes in one step, at the largest stable step).
+clients whose gradients of F_e are averaged, and eta the learning rate, divided by 1 - momentum (the second term is the
+drop in the objective that noise undoes in one step, at the largest stable step).
 
 `delivered` goes further than a weight per exit. Under a strategy, exit e never answers the samples that stopped before
 it or went past it, so its loss should be taken over those that it settles. A replay of the network as it is says which;
