@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from coinfer.replaying import Run, replay
     from coinfer.results import Estimate, Summary
     from coinfer.scoring import score, scores
+    from coinfer.sequencing import SequentialFit
     from coinfer.strategy import (
+        Agreement,
         Calibrated,
         Ensemble,
         ExpectedGain,
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
         Local,
         Remote,
         SelectionOracle,
+        Sequential,
         Strategy,
     )
     from coinfer.sweeping import LoadSweep, sweep_load
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
     from coinfer.tuning import Tuned, tune
 
 __all__ = [
+    "Agreement",
     "BadFileError",
     "BadValueError",
     "Boost",
@@ -77,6 +81,8 @@ __all__ = [
     "Remote",
     "Run",
     "SelectionOracle",
+    "Sequential",
+    "SequentialFit",
     "Stack",
     "Strategy",
     "Summary",
@@ -117,7 +123,10 @@ _HOMES = {
     "replaying": "Run replay",
     "results": "Estimate Summary",
     "scoring": "score scores",
-    "strategy": "Calibrated Ensemble ExpectedGain Forward LoadAware Local Remote SelectionOracle Strategy",
+    "sequencing": "SequentialFit",
+    "strategy": (
+        "Agreement Calibrated Ensemble ExpectedGain Forward LoadAware Local Remote SelectionOracle Sequential Strategy"
+    ),
     "sweeping": "LoadSweep sweep_load",
     "topology": "Topology",
     "trace": "Trace",

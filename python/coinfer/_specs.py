@@ -13,6 +13,10 @@ The grammar is kept so small that it needs no quoting in a shell::
     gain:ALPHA                   a wrong answer is worth ALPHA ms of delay; to be fitted
     gain:ALPHA,MS                ... and a dollar is worth MS ms
     ensemble:HOW                 all models at once: mean, logpool, vote; boost and stack are to be fitted
+    sequential:HOW:STOP          one by one: vote, mean or logpool; decided, probable, qwyc or empirical
+    sequential:HOW:STOP:DELTA    ... and how often the answer may differ from that of all
+    sequential:HOW:STOP:ORDER    path, price, accuracy, random or learned; after DELTA, if that is given too
+    agreement:N                  tier by tier, until N members agree (a whole number), or that share of them (0.75)
     oracle                       the bound on selecting one model's answer
     file.toml                    a strategy file
 
@@ -26,7 +30,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from coinfer.errors import BadValueError, UnknownNameError, UnsupportedError, nearest
-from coinfer.strategy import Ensemble, ExpectedGain, Forward, Local, Remote, SelectionOracle, Strategy
+from coinfer.strategy import (
+    Agreement,
+    Ensemble,
+    ExpectedGain,
+    Forward,
+    Local,
+    Remote,
+    SelectionOracle,
+    Sequential,
+    Strategy,
+)
 from coinfer.strategy.forward import ANY, EACH
 
 if TYPE_CHECKING:
@@ -37,7 +51,7 @@ if TYPE_CHECKING:
 
 __all__ = ["default_strategies", "named", "parse", "tune_all", "untuned"]
 
-KINDS = ("local", "remote", "forward", "gain", "ensemble", "oracle")
+KINDS = ("local", "remote", "forward", "gain", "ensemble", "sequential", "agreement", "oracle")
 
 
 def parse(spec: str) -> tuple[str, Strategy]:
@@ -79,6 +93,8 @@ def _strategy(text: str, spec: str) -> Strategy:
         "forward": (0, 2, "forward:SCORE, forward:SCORE:0.9, forward:SCORE:0.9,0.8 or forward:SCORE:any"),
         "gain": (1, 1, "gain:ALPHA or gain:ALPHA,MS_PER_USD"),
         "ensemble": (0, 1, "ensemble:mean, ensemble:logpool, ensemble:vote, ensemble:boost or ensemble:stack"),
+        "sequential": (0, 4, "sequential:HOW:STOP, then :DELTA, :ORDER or both, as in sequential:vote:qwyc:0.01"),
+        "agreement": (1, 1, "agreement:N, as in agreement:2 or agreement:0.75"),
         "oracle": (0, 0, "oracle"),
     }
     if kind not in forms:
@@ -95,12 +111,16 @@ def _strategy(text: str, spec: str) -> Strategy:
             return Remote(*parts)
         if kind == "ensemble":
             return Ensemble(parts[0] if parts else "mean")
+        if kind == "sequential":
+            return _sequential(*parts)
+        if kind == "agreement":
+            return Agreement(at_least=int(parts[0]) if parts[0].isdigit() else _numbers(parts[0], "N")[0])
         if kind == "oracle":
             return SelectionOracle()
         if kind == "gain":
             return _gain(parts[0])
         return _forward(*parts)
-    except (BadValueError, UnknownNameError) as error:
+    except (BadValueError, UnknownNameError, UnsupportedError) as error:
         msg = f"strategy {spec!r}: {error}"
         raise type(error)(msg) from None
 
@@ -114,6 +134,19 @@ def _forward(score: str = "max_prob", thresholds: str = "") -> Forward:
         return Forward(score=score, thresholds=EACH)
     values = _numbers(thresholds, "thresholds")
     return Forward(score=score, threshold=values[0]) if len(values) == 1 else Forward(score, tuple(values))
+
+
+def _sequential(how: str = "vote", stop: str = "decided", *more: str) -> Sequential:
+    delta, order = None, "path"
+    for at, word in enumerate(more):
+        if at == 0 and word[:1] in "0123456789.":
+            (delta,) = _numbers(word, "DELTA")[:1]
+        elif at + 1 == len(more):
+            order = word
+        else:
+            msg = f"after STOP come DELTA, ORDER or both in this order, not {':'.join(more)!r}"
+            raise BadValueError(msg)
+    return Sequential(how, stop, order, delta)
 
 
 def _gain(worth: str) -> ExpectedGain:

@@ -319,7 +319,7 @@ class Compiler:
             float(spec.weights.get(model, 1.0)),
             temperature,
             spec.calibration.get(model),
-            self._abstain(model),
+            self.abstentions(model),
         )
 
     def check_combined(self, model: str, needs: Needs, name: str = "it") -> None:
@@ -335,7 +335,8 @@ class Compiler:
             )
             raise UnsupportedError(msg)
 
-    def _abstain(self, name: str) -> list[int]:
+    def abstentions(self, name: str) -> list[int]:
+        """Give the labels, in the shared classes, by which a model says that it does not know."""
         labels = []
         for label in self.network.model(name).abstain:
             if isinstance(label, str):

@@ -1,5 +1,6 @@
 """Delivery strategies: where a request is answered, one file each."""
 
+from coinfer.strategy.agreement import Agreement
 from coinfer.strategy.base import PlanSpec, StageSpec, Strategy
 from coinfer.strategy.calibrated import Calibrated
 from coinfer.strategy.ensemble import Ensemble
@@ -9,8 +10,10 @@ from coinfer.strategy.load_aware import LoadAware
 from coinfer.strategy.local import Local
 from coinfer.strategy.oracle import SelectionOracle
 from coinfer.strategy.remote import Remote
+from coinfer.strategy.sequential import Sequential
 
 __all__ = [
+    "Agreement",
     "Calibrated",
     "Ensemble",
     "ExpectedGain",
@@ -20,6 +23,7 @@ __all__ = [
     "PlanSpec",
     "Remote",
     "SelectionOracle",
+    "Sequential",
     "StageSpec",
     "Strategy",
 ]

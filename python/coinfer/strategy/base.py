@@ -255,6 +255,37 @@ def walk(network: Network, ingress: str, models: tuple[str, ...] | None) -> tupl
     return way
 
 
+def check_groups(groups: object, kind: str) -> tuple[tuple[str, ...], ...]:
+    """Give groups of model names as tuples; no model may stand in two of them."""
+    several = isinstance(groups, Iterable) and not isinstance(groups, str)
+    given = tuple(check_models(group, f"{kind}: a group, where") for group in groups) if several else ()  # type: ignore[attr-defined]
+    if not given:
+        msg = f"{kind}: groups must be a sequence of at least one sequence of model names, not {groups!r}"
+        raise BadValueError(msg)
+    named = [model for group in given for model in group]
+    if len(set(named)) < len(named):
+        twice = next(model for model in named if named.count(model) > 1)
+        msg = f"{kind}: model {twice!r} is named twice; a model has one vote"
+        raise BadValueError(msg)
+    return given
+
+
+def nearest_deployment(
+    network: Network, ingress: str, model: str, who: str, among: Iterable[Deployment] | None = None
+) -> Deployment:
+    """Give the nearest deployment of a model (delay, then node); `who` opens the message if there is none."""
+    network.model(model)
+    there = [
+        d
+        for d in (network.deployments if among is None else among)
+        if d.model == model and network.routes.reaches(ingress, d.node)
+    ]
+    if not there:
+        msg = f"{who}: model {model!r} stands nowhere that can be reached from {ingress!r}"
+        raise UnsupportedError(msg)
+    return min(there, key=lambda d: (network.routes.delay_ms(ingress, d.node), d.node))
+
+
 def check_score(score: str) -> None:
     """Refuse a kind of score that does not exist."""
     if score not in SCORES:

@@ -65,6 +65,8 @@ class Combiner {
   /// Whether an answer depends on the newest stage alone, so that stages may be skipped.
   virtual bool memoryless() const noexcept = 0;
   virtual void begin(float* state, std::size_t rows) const = 0;
+  /// A stage starts; most combiners go on with what they have.
+  virtual void open(float* /*state*/, std::size_t /*rows*/) const {}
   /// Add one member's answers; `answered[row]` is increased where it gave one.
   virtual void add(float* state, const Member& member, const Outputs& block, std::uint8_t* answered) const = 0;
   virtual void answer(const float* state, std::size_t rows, std::size_t stage, Label* labels, float* scores) const = 0;

@@ -53,6 +53,11 @@ class Pool final : public Combiner {
   State parts(float* state, std::size_t rows) const noexcept;
   std::size_t pitch() const noexcept { return pitch_; }
 
+  /// The running sums of one row, before they are divided by anything.
+  std::span<const double> sums(const float* state, std::size_t row) const noexcept {
+    return {reinterpret_cast<const double*>(state) + row * pitch_, classes_};
+  }
+
   How how() const noexcept { return how_; }
   std::size_t classes() const noexcept override { return classes_; }
   Kind score() const noexcept override { return score_; }

@@ -87,6 +87,7 @@ Evidence gather(const Plan& plan, std::span<const Outputs> by_model, unsigned th
       for (std::size_t s = 0; s < plan.stages.size(); ++s) {
         const Stage& stage = plan.stages[s];
         if (skips) plan.combiner->begin(state.data(), count);
+        plan.combiner->open(state.data(), count);
         std::fill_n(answered.begin(), count, std::uint8_t{0});
         for (std::uint32_t m = stage.first; m < stage.first + stage.count; ++m) {
           const Member& member = plan.members[m];

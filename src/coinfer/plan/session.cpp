@@ -20,6 +20,7 @@ Session::Session(std::shared_ptr<const Plan> plan, double uniform) : plan_(std::
 
 void Session::enter(std::size_t stage) {
   stage_ = stage;
+  plan_->combiner->open(state_.data(), 1);
   visited_.push_back(static_cast<std::uint8_t>(stage));
   asked_.resize(plan_->stages[stage].count);
   std::iota(asked_.begin(), asked_.end(), plan_->stages[stage].first);
