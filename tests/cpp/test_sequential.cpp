@@ -7,6 +7,7 @@
 #include "coinfer/combine/agreement.hpp"
 #include "coinfer/combine/lead.hpp"
 #include "coinfer/combine/posterior.hpp"
+#include "coinfer/status.hpp"
 
 using namespace coinfer;
 
