@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import coinfer as ci
 import reference_sequential as reference
 from coinfer._core import plan as core
-from coinfer.compiling import Compiler, _outputs
+from coinfer.compiling import Compiler, outputs_of
 from coinfer.sequencing import Cells, SequentialFit
 
 ROWS = 24
@@ -107,7 +107,7 @@ def live(problem, compiled, told):
             for member in reversed(session.ask()):
                 answer = problem.answer(models[member], row)
                 if told or not ((np.ndim(answer) == 0 and answer == -1) or np.isnan(answer).any()):
-                    session.tell(member, _outputs(one, models[member]))
+                    session.tell(member, outputs_of(one, models[member]))
             session.step()
         found.append((session.stage, session.label, np.float32(session.score)))
     at, label, score = zip(*found, strict=True)
@@ -116,7 +116,7 @@ def live(problem, compiled, told):
 
 def sequential(problem, how, stop, **more):
     weights = problem.weights
-    how = "weighted" if how == "mean" and weights is not None else how
+    how = {"mean": "weighted", "vote": "weighted_vote"}[how] if weights is not None else how
     return ci.Sequential(how, stop, more.pop("order", "given"), weights=weights, groups=problem.groups, **more)
 
 

@@ -32,12 +32,13 @@ if TYPE_CHECKING:
 
 __all__ = ["ORDERS", "STOPS", "Sequential"]
 
-HOWS: Final = ("vote", "mean", "weighted", "logpool")
+HOWS: Final = ("vote", "weighted_vote", "mean", "weighted", "logpool")
+_SAME: Final = {"weighted": "mean", "weighted_vote": "vote"}
 STOPS: Final = {
-    "decided": ("vote", "mean", "weighted"),
+    "decided": ("vote", "weighted_vote", "mean", "weighted"),
     "probable": ("vote",),
-    "qwyc": ("vote", "mean", "weighted", "logpool"),
-    "empirical": ("vote", "mean", "weighted", "logpool"),
+    "qwyc": HOWS,
+    "empirical": HOWS,
 }
 """Every stop rule, with the combinations that it is offered for."""
 
@@ -55,8 +56,8 @@ class Sequential(Strategy):
 
     Parameters
     ----------
-    how : {"vote", "mean", "weighted", "logpool"}
-        As for `Ensemble`; with `weights`, ``vote`` is a weighted vote.
+    how : {"vote", "weighted_vote", "mean", "weighted", "logpool"}
+        As for `Ensemble`.
     stop : {"decided", "probable", "qwyc", "empirical"}
         ``decided``: when what is left cannot change the answer. Lossless: every decision is that of all members. Not
         for ``logpool``, where one member may veto what all others agree on.
@@ -75,7 +76,7 @@ class Sequential(Strategy):
     delta : float, optional
         In [0, 1): how often the answer may differ from that of all members. Default .01; ``decided`` has none.
     weights : mapping of model to float, optional
-        One per model; ``weighted`` demands them.
+        One per model; ``weighted`` and ``weighted_vote`` demand them.
     models : sequence of str, optional
         Ask these. Default: every deployed model, each at its nearest deployment.
     groups : sequence of sequences of str, optional
@@ -165,8 +166,11 @@ class Sequential(Strategy):
         if self.groups is not None:
             object.__setattr__(self, "groups", check_groups(self.groups, "Sequential"))
         if self.weights is None:
-            if self.how == "weighted":
-                msg = "Sequential: how='weighted' needs weights=, keyed by model; how='mean' gives all the same"
+            if self.how in _SAME:
+                msg = (
+                    f"Sequential: how={self.how!r} needs weights=, keyed by model; how={_SAME[self.how]!r} gives all "
+                    "the same"
+                )
                 raise BadValueError(msg)
             return
         if self.stop == "probable":
@@ -217,12 +221,12 @@ class Sequential(Strategy):
         members = [tuple(nearest_deployment(network, ingress, m, self.name) for m in group) for group in groups]
         weights = self._weights(groups)
         to_come = np.cumsum([len(group) for group in groups][::-1])[::-1][1:].tolist()
-        combiner: CombinerSpec = Lead("mean" if self.how == "weighted" else self.how)
+        combiner: CombinerSpec = Lead(_SAME.get(self.how, self.how))
         rules: list[tuple[float, Steps | None]]
         if self.stop == "probable":
             assert self.delta is not None
             combiner = Posterior((*to_come, 0))
-            rules = [(_rounded_up(1.0 - self.delta), None)] * len(to_come)
+            rules = [(_below(1.0 - self.delta), None)] * len(to_come)
         elif fit is not None and self.stop == "qwyc":
             rules = [(threshold, None) for threshold in fit.thresholds]
         elif fit is not None and self.stop == "empirical":
@@ -401,7 +405,7 @@ class Sequential(Strategy):
         )
         final = compiler.compile(self._plan(network, ingress, units, blank), ingress).evidence.label[-1]
         weights = self._weights(units)
-        how = "mean" if self.how == "weighted" else self.how
+        how = _SAME.get(self.how, self.how)
 
         def added(unit: tuple[str, ...], rows: Any) -> Any:
             return sum(
@@ -559,6 +563,7 @@ def _above(value: float) -> np.float32:
     return near if float(near) > value else np.nextafter(near, np.float32(np.inf))
 
 
-def _rounded_up(value: float) -> float:
+def _below(value: float) -> float:
+    """Give the greatest float32 that is not above a number, as the posterior is rounded, so that ties stay ties."""
     near = np.float32(value)
-    return float(near if float(near) >= value else np.nextafter(near, np.float32(np.inf)))
+    return float(near if float(near) <= value else np.nextafter(near, np.float32(-np.inf)))

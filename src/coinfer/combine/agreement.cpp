@@ -22,7 +22,7 @@ void Agreement::begin(float* state, std::size_t rows) const {
 void Agreement::open(float* state, std::size_t rows) const {
   auto* before = reinterpret_cast<Label*>(state + rows * pool_.state_floats());
   std::vector<Label> newest(rows);
-  pool_.answer(state, rows, {.label = newest.data()});
+  pool_.results(state, rows, {.label = newest.data()});
   for (std::size_t row = 0; row < rows; ++row) {
     if (newest[row] != no_answer) before[row] = newest[row];
   }
@@ -37,7 +37,7 @@ void Agreement::add(float* state, const Member& member, const Outputs& block, st
 void Agreement::answer(const float* state, std::size_t rows, std::size_t stage, Label* labels, float* scores) const {
   const auto* before = reinterpret_cast<const Label*>(state + rows * pool_.state_floats());
   const auto asked = static_cast<double>(members_.at(stage));
-  pool_.answer(state, rows, {.label = labels});
+  pool_.results(state, rows, {.label = labels});
   for (std::size_t row = 0; row < rows; ++row) {
     scores[row] = std::numeric_limits<float>::quiet_NaN();
     if (labels[row] == no_answer)

@@ -23,6 +23,7 @@ class Agreement final : public Combiner {
   void open(float* state, std::size_t rows) const override;
   void add(float* state, const Member& member, const Outputs& block, std::uint8_t* answered) const override;
   void answer(const float* state, std::size_t rows, std::size_t stage, Label* labels, float* scores) const override;
+  std::size_t classes() const noexcept override { return pool_.classes(); }
 
  private:
   std::vector<std::size_t> members_;

@@ -22,7 +22,7 @@ float rounded_down(double value) noexcept {
 }
 
 void Lead::answer(const float* state, std::size_t rows, std::size_t /*stage*/, Label* labels, float* scores) const {
-  pool_.answer(state, rows, {.label = labels});
+  pool_.results(state, rows, {.label = labels});
   for (std::size_t row = 0; row < rows; ++row) {
     scores[row] = labels[row] < 0 ? std::numeric_limits<float>::quiet_NaN()
                                   : rounded_down(lead(pool_.sums(state, row), labels[row]));

@@ -28,6 +28,7 @@ class Lead final : public Combiner {
     pool_.add(state, member, block, answered);
   }
   void answer(const float* state, std::size_t rows, std::size_t stage, Label* labels, float* scores) const override;
+  std::size_t classes() const noexcept override { return pool_.classes(); }
 
  private:
   Pool pool_;

@@ -178,7 +178,7 @@ const Posterior::Slot* Posterior::find(std::uint64_t key) const noexcept {
 
 float Posterior::operator()(std::span<const double> counts, Label label, std::size_t to_come) const noexcept {
   const double ahead = lead(counts, label);
-  if (ahead > static_cast<double>(to_come)) return 1.0F;
+  if (classes_ == 1 || ahead > static_cast<double>(to_come)) return 1.0F;
   std::uint64_t key = 0;
   std::size_t total = 0;
   for (const double count : counts) {
@@ -201,7 +201,7 @@ void Probable::add(float* state, const Member& member, const Outputs& block, std
 }
 
 void Probable::answer(const float* state, std::size_t rows, std::size_t stage, Label* labels, float* scores) const {
-  pool_.answer(state, rows, {.label = labels});
+  pool_.results(state, rows, {.label = labels});
   for (std::size_t row = 0; row < rows; ++row) {
     scores[row] = labels[row] < 0 ? std::numeric_limits<float>::quiet_NaN()
                                   : (*posterior_)(pool_.sums(state, row), labels[row], to_come_.at(stage));

@@ -11,8 +11,8 @@
 // come; 30 voters make 6,000 undecided states. Hernandez-Lobato, Martinez-Munoz and Suarez, "Statistical instance-based
 // pruning in ensembles of independent classifiers", IEEE TPAMI 2009, section 3.
 //
-// Contract. P is exactly 1 iff the lead exceeds the votes to come, and rounded down to float32 otherwise. Voters who
-// abstain or do not answer are neither counted nor to come.
+// Contract. P is exactly 1 iff the lead exceeds the votes to come or there is one class, and rounded down to float32
+// otherwise. Voters who abstain or do not answer are neither counted nor to come.
 #pragma once
 
 #include <memory>
@@ -65,6 +65,7 @@ class Probable final : public Combiner {
   /// Throws std::invalid_argument for a member whose weight is not 1.
   void add(float* state, const Member& member, const Outputs& block, std::uint8_t* answered) const override;
   void answer(const float* state, std::size_t rows, std::size_t stage, Label* labels, float* scores) const override;
+  std::size_t classes() const noexcept override { return pool_.classes(); }
 
  private:
   std::shared_ptr<const Posterior> posterior_;
