@@ -763,6 +763,7 @@ class Loop final : public Queues::Core {
     for (std::size_t at = 0; at < seen.size(); ++at) {
       const Stage& stage = plan.stages[seen[at]];
       if (skips) plan.combiner->begin(state.data(), 1);
+      plan.combiner->open(state.data(), 1);
       std::uint8_t answered = 0;
       for (std::uint32_t m = stage.first; m < stage.first + stage.count; ++m) {
         if (trouble.heard[m] == 0) continue;
