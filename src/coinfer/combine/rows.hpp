@@ -29,7 +29,7 @@ constexpr float lowest_exponent = -126.0F;
 constexpr float close_share = 0x1p-16F;  // of the largest probability
 constexpr float close_bits = 0x1p-16F;   // between logarithms to base 2
 constexpr std::ptrdiff_t lanes = 16;
-constexpr std::ptrdiff_t ahead = 512;  // floats to prefetch ahead
+constexpr std::ptrdiff_t ahead = 1024;  // floats to prefetch ahead: one page, where the CPU's own prefetching ends
 
 template <class L>
 struct Rows {
@@ -51,20 +51,19 @@ struct Rows {
     return L::as_float(L::as_int(p) + L::template shift_left<23>(L::as_int(shifted)));
   }
 
-  /// log2(x) of normal x > 0: exact at powers of two, else within 2^-23 of its size plus 1.2e-7 times that of its
-  /// fraction. No division: the logarithm of every entry is what a pool costs.
+  /// log2(x) of normal x > 0: exact at powers of two, else within 2^-23 of its size plus 1.2e-7. No division: the
+  /// logarithm of every entry is what a pool costs. The polynomial is summed in pairs, so that few operations wait for
+  /// one another.
   static COINFER_INLINE Float log2(Float x) {
     constexpr std::int32_t sqrt_half = 0x3F3504F3;
     const Int n = L::template shift_right<23>(L::as_int(x) - L::fill(sqrt_half));
     const Float f = L::as_float(L::as_int(x) - L::template shift_left<23>(n)) - L::fill(1.0F);
-    Float p = L::fma(f, L::fill(0x1.01b6d2p-3F), L::fill(-0x1.a87d08p-3F));
-    p = L::fma(f, p, L::fill(0x1.b9c91cp-3F));
-    p = L::fma(f, p, L::fill(-0x1.e95be8p-3F));
-    p = L::fma(f, p, L::fill(0x1.26d384p-2F));
-    p = L::fma(f, p, L::fill(-0x1.715c4ep-2F));
-    p = L::fma(f, p, L::fill(0x1.ec73d6p-2F));
-    p = L::fma(f, p, L::fill(-0x1.71547p-1F));
-    p = L::fma(f, p, L::fill(0x1.715476p+0F));
+    const Float a = L::fma(f, L::fill(-0x1.7155bap-1F), L::fill(0x1.715472p+0F));
+    const Float b = L::fma(f, L::fill(-0x1.70bab4p-2F), L::fill(0x1.ec7b64p-2F));
+    const Float c = L::fma(f, L::fill(-0x1.00121ap-2F), L::fill(0x1.2596a4p-2F));
+    const Float d = L::fma(f, L::fill(-0x1.2a7c10p-3F), L::fill(0x1.e526c6p-3F));
+    const Float f2 = f * f;
+    const Float p = L::fma(f2 * f2, L::fma(f2, d, c), L::fma(f2, b, a));
     return L::fma(f, p, L::to_float(n));
   }
 
@@ -470,14 +469,14 @@ struct Rows {
 
   template <bool logs, int fixed, bool whole>
   static COINFER_INLINE Float pooled(const Readers<fixed>& from, std::ptrdiff_t members, std::ptrdiff_t at,
-                                     unsigned count, Double inverse, Mask& bad) {
+                                     unsigned count, Double inverse, Int& seen) {
     Double sum = L::fill_double(0.0);
     const std::ptrdiff_t all = fixed > 0 ? fixed : members;
     for (std::ptrdiff_t m = 0; m < all; ++m) {
       const float* p = from.at[m] + at;
       if constexpr (whole) __builtin_prefetch(p + ahead);
       Float x = whole ? L::load(p) : L::load_first(p, count, 0.0F);
-      bad = bad | (logs ? invalid(x) : L::not_at_least(x, L::fill(0.0F)));
+      seen = L::max_unsigned(seen, L::as_int(x));
       if constexpr (logs) x = log_of(x);
       sum = L::multiply_add(L::fill_double(from.weight[m]), L::widen(x), sum);
     }
@@ -488,15 +487,16 @@ struct Rows {
   template <bool logs, int fixed>
   static COINFER_INLINE bool pool_run(const Readers<fixed>& from, std::ptrdiff_t members, std::ptrdiff_t count,
                                       Double inverse, float* __restrict out) {
-    Mask bad = L::none();
+    Int seen = L::fill(0);  // the largest bits of all: probabilities are those below infinity's
     std::ptrdiff_t at = 0;
     for (; at + lanes <= count; at += lanes) {
-      L::store(out + at, pooled<logs, fixed, true>(from, members, at, 0, inverse, bad));
+      L::store(out + at, pooled<logs, fixed, true>(from, members, at, 0, inverse, seen));
     }
     if (at < count) {
-      L::store(out + at, pooled<logs, fixed, false>(from, members, at, left(count, at), inverse, bad));
+      L::store(out + at, pooled<logs, fixed, false>(from, members, at, left(count, at), inverse, seen));
     }
-    return L::bits(bad) != 0;
+    const Float exponents = L::to_float(L::template shift_right<23>(seen));
+    return L::bits(L::not_at_least(exponents, L::fill(0.0F)) | (exponents > L::fill(254.0F))) != 0;
   }
 
   template <bool logs, int fixed>
@@ -504,7 +504,7 @@ struct Rows {
     const auto rows = static_cast<std::ptrdiff_t>(task.rows), classes = static_cast<std::ptrdiff_t>(task.classes);
     const auto members = static_cast<std::ptrdiff_t>(task.members);
     double total = 0.0;
-    bool flat = classes <= lanes;
+    bool flat = true;  // rows without gaps are one long run
     Readers<fixed> from;
     for (std::ptrdiff_t m = 0; m < (fixed > 0 ? fixed : members); ++m) {
       total += task.weight[m];
@@ -523,7 +523,13 @@ struct Rows {
       std::uint32_t marked = 0;
       if (flat) {
         stand_at(first);
-        if (pool_run<logs, fixed>(from, members, n * classes, inverse, task.scratch)) marked = 0xFFFFU;
+        if (pool_run<logs, fixed>(from, members, n * classes, inverse, task.scratch)) {
+          for (std::ptrdiff_t i = 0; i < n; ++i) {
+            for (std::ptrdiff_t m = 0; m < (fixed > 0 ? fixed : members); ++m) {
+              marked |= static_cast<std::uint32_t>(!valid(from.at[m] + i * classes, classes)) << i;
+            }
+          }
+        }
       } else {
         for (std::ptrdiff_t i = 0; i < n; ++i) {
           stand_at(first + i);

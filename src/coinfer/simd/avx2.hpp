@@ -148,6 +148,9 @@ struct Avx2 {
   static COINFER_INLINE Int as_int(Float a) { return {_mm256_castps_si256(a.lo), _mm256_castps_si256(a.hi)}; }
   static COINFER_INLINE Float as_float(Int a) { return {_mm256_castsi256_ps(a.lo), _mm256_castsi256_ps(a.hi)}; }
   static COINFER_INLINE Float to_float(Int a) { return {_mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)}; }
+  static COINFER_INLINE Int max_unsigned(Int a, Int b) {
+    return {_mm256_max_epu32(a.lo, b.lo), _mm256_max_epu32(a.hi, b.hi)};
+  }
   template <int count>
   static COINFER_INLINE Int shift_left(Int a) {
     return {_mm256_slli_epi32(a.lo, count), _mm256_slli_epi32(a.hi, count)};

@@ -96,6 +96,7 @@ struct Avx512 {
   static COINFER_INLINE Int as_int(Float a) { return {_mm512_castps_si512(a.v)}; }
   static COINFER_INLINE Float as_float(Int a) { return {_mm512_castsi512_ps(a.v)}; }
   static COINFER_INLINE Float to_float(Int a) { return {_mm512_cvtepi32_ps(a.v)}; }
+  static COINFER_INLINE Int max_unsigned(Int a, Int b) { return {_mm512_max_epu32(a.v, b.v)}; }
   template <int count>
   static COINFER_INLINE Int shift_left(Int a) {
     return {_mm512_slli_epi32(a.v, count)};

@@ -190,6 +190,10 @@ struct Baseline {
   static COINFER_INLINE Float to_float(const Int& a) {
     return Float::each([&](int i) { return static_cast<float>(a.v[i]); });
   }
+  /// The larger as unsigned numbers.
+  static COINFER_INLINE Int max_unsigned(const Int& a, const Int& b) {
+    return Int::each([&](int i) { return Int::bits_of(a.v[i]) > Int::bits_of(b.v[i]) ? a.v[i] : b.v[i]; });
+  }
   template <int count>
   static COINFER_INLINE Int shift_left(const Int& a) {
     return Int::each([&](int i) { return Int::wrap(Int::bits_of(a.v[i]) << count); });
