@@ -52,16 +52,26 @@ def certifiable(constraint: Constraint) -> bool:
     )
 
 
-def p_value(losses: ArrayLike, bound: float, *, delta: float = 0.05, most: float = 1.0) -> tuple[float, str]:
+def p_value(
+    losses: ArrayLike,
+    bound: float,
+    kind: str = "binary",
+    *,
+    delta: float = 0.05,
+    low: float = 0.0,
+    most: float = 1.0,
+) -> tuple[float, str]:
     """Test "the mean loss is larger than `bound`"; a small value speaks for the bound.
 
     Parameters
     ----------
     losses : array_like of float, shape (n,)
-        In random order. All in {0, 1}: exact binomial. All in {-1, 0, 1}: betting on (loss + 1) / 2. Otherwise between
-        0 and `most`: Hoeffding-Bentkus.
+        In random order.
     bound : float
         What the mean should not exceed.
+    kind : {"binary", "paired", "bounded"}
+        What a loss can be, which must not be read off those that were seen. 0 or 1: exact binomial. -1, 0 or 1:
+        betting on (loss + 1) / 2. Anything between `low` and `most`: Hoeffding-Bentkus.
     delta : float
         The level that betting aims at; the value is valid at every level.
 
@@ -72,19 +82,19 @@ def p_value(losses: ArrayLike, bound: float, *, delta: float = 0.05, most: float
 
     Examples
     --------
-    >>> p_value([0] * 95 + [1] * 5, 0.1)
-    (0.05757688646...
+    >>> p, method = p_value([0] * 95 + [1] * 5, 0.1)
+    >>> round(p, 4), method
+    (0.0576, 'exact binomial')
     """
     x = np.asarray(losses, np.float64)
     if len(x) == 0:
         return 1.0, "none: no samples"
-    if np.isin(x, (0.0, 1.0)).all():
-        return _binomial(int(x.sum()), len(x), bound), "exact binomial"
-    if np.isin(x, (-1.0, 0.0, 1.0)).all():
+    if kind == "binary":
+        return _binomial(round(float(x.sum())), len(x), bound), "exact binomial"
+    if kind == "paired":
         if not -1 < bound < 1:
             return float(bound < 1), "betting"
         return float(sweep.betting(x.astype(np.int8)[None, :], bound, delta)[0]), "betting"
-    low = min(0.0, -1.0 if x.min() < 0 else 0.0)
     scaled = (x - low) / (most - low)
     return _hoeffding_bentkus(float(scaled.mean()), len(x), (bound - low) / (most - low)), "Hoeffding-Bentkus"
 

@@ -8,7 +8,7 @@ costs nothing, because one violated bound is enough to make the candidate wrong.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from coinfer.tuning.measuring import Columns, Measures
     from coinfer.tuning.searching import Goal
 
-__all__ = ["PROCEDURES", "candidates", "certify", "check_certifiable"]
+__all__ = ["PROCEDURES", "accepted", "candidates", "certify", "check_certifiable"]
 
 PROCEDURES = ("fixed-sequence", "bonferroni")
 _CANDIDATES_MAX = 200
@@ -76,19 +76,18 @@ def certify(
     tuple
         The last candidate that passed (the order is of falling cost), its certificate, and how many were tested.
     """
-    passed: int | None = None
-    kept: tuple[Guarantee, ...] = ()
-    tested = 0
+    found: dict[int, tuple[Guarantee, ...]] = {}
     level = delta if procedure == "fixed-sequence" else delta / max(len(strategies), 1)
-    for at, strategy in enumerate(strategies):
-        tested += 1
-        guarantees = tuple(_guarantee(strategy, measures, each, rows, level) for each in bounds)
-        if all(g.p_value <= level for g in guarantees):
-            passed, kept = at, guarantees
-        elif procedure == "fixed-sequence":
-            break
-    if passed is None:
+
+    def test(at: int) -> float:
+        found[at] = tuple(_guarantee(strategies[at], measures, each, rows, level) for each in bounds)
+        return max(g.p_value for g in found[at])
+
+    valid = accepted(test, len(strategies), delta, procedure)
+    tested = len(found)
+    if not valid:
         return None, None, tested
+    passed = valid[-1]
     path = measures.paths(strategies[passed])[0]
     scores = []
     for stage in range(path.stages - 1):
@@ -96,7 +95,7 @@ def certify(
         edges = edges_of(score)
         scores.append((edges, binned(score, edges)))
     certificate = Certificate(
-        kept,
+        found[passed],
         delta,
         len(rows),
         f"{procedure}, {tested} of {len(strategies)} candidates tested",
@@ -106,14 +105,41 @@ def certify(
     return passed, certificate, tested
 
 
+def accepted(test: Callable[[int], float], count: int, delta: float, procedure: str) -> list[int]:
+    """Name the candidates that pass, given each one's p-value: the family-wise error is at most delta.
+
+    Parameters
+    ----------
+    test : callable
+        Gives the p-value of a candidate; asked in order, and only as far as needed.
+    count : int
+        How many candidates there are.
+
+    Examples
+    --------
+    >>> accepted([0.01, 0.04, 0.2, 0.01].__getitem__, 4, 0.05, "fixed-sequence")
+    [0, 1]
+    >>> accepted([0.01, 0.04, 0.2, 0.01].__getitem__, 4, 0.05, "bonferroni")
+    [0, 3]
+    """
+    level = delta if procedure == "fixed-sequence" else delta / max(count, 1)
+    passed = []
+    for at in range(count):
+        if test(at) <= level:
+            passed.append(at)
+        elif procedure == "fixed-sequence":
+            break
+    return passed
+
+
 def _guarantee(
     strategy: Strategy, measures: Measures, bound: Constraint, rows: NDArray[np.uint32], delta: float
 ) -> Guarantee:
     values: Any = measures.losses(strategy, bound.quantity, rows)
-    most = measures.most(strategy, bound.quantity)
+    kind, low, most = measures.support(strategy, bound.quantity)
     observed = float(values.mean()) if len(values) else float("nan")
     if bound.at_least:
-        p, method = p_value(1.0 - values, 1.0 - bound.bound, delta=delta)
+        p, method = p_value(1.0 - values, 1.0 - bound.bound, kind, delta=delta)
     else:
-        p, method = p_value(values, bound.bound, delta=delta, most=most)
+        p, method = p_value(values, bound.bound, kind, delta=delta, low=low, most=most)
     return Guarantee(str(bound), observed, len(values), method, p)

@@ -341,15 +341,21 @@ class Measures:
         each: NDArray[np.float64] = total / len(self.ingresses)
         return each
 
-    def most(self, strategy: Strategy, name: str) -> float:
-        """Give the largest value that a quantity can take for one sample."""
+    def support(self, strategy: Strategy, name: str) -> tuple[str, float, float]:
+        """Say which values a quantity can take for one sample, whatever was seen: the kind of `p_value`, low, most.
+
+        Where ingress nodes decide differently, a sample's value is their mean and no longer whole.
+        """
+        paths = self.paths(strategy)
+        about = subject_of(name)
         if name == "price_usd":
-            return float(
-                sum(max(way.pico_usd for way in ways) for path in self.paths(strategy) for ways in path.costs)
-                / len(self.ingresses)
-                / 1e12
-            )
-        return float(max(len(way) for path in self.paths(strategy) for way in path.ways)) if name == "stages" else 1.0
+            dearest = sum(max(way.pico_usd for way in ways) for path in paths for ways in path.costs)
+            return "bounded", 0.0, dearest / len(self.ingresses) / 1e12
+        if name == "stages":
+            return "bounded", 0.0, float(max(len(way) for path in paths for way in path.ways))
+        if about is not None and about[0] == "accuracy_loss":
+            return ("paired" if len(paths) == 1 else "bounded"), -1.0, 1.0
+        return ("binary" if len(paths) == 1 else "bounded"), 0.0, 1.0
 
     def _check(self, name: str) -> None:
         about = subject_of(name)
@@ -387,5 +393,7 @@ class Measures:
 
 
 def _added(parts: Iterable[Any]) -> NDArray[Any]:
-    total: NDArray[Any] = np.sum(list(parts), axis=0)
-    return total
+    total: Any = 0
+    for part in parts:  # a path that is swept has many points where the others have one
+        total = total + part
+    return np.asarray(total)

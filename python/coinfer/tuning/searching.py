@@ -197,7 +197,7 @@ class _Cuts:
             self.paths,
             "exact: every cut of every stage" if whole else f"grid of {said} quantiles",
         )
-        found.trail = [float(self.goal.cost(columns)[self.goal.best(columns)])]
+        found.trail = [self._reached(columns)]
         if whole:
             return found
         pair = self._pair(path, names, tables) if self.sizes[0] == 2 else None
@@ -257,7 +257,7 @@ class _Cuts:
         else:
             found.method = f"{method}, front on a {found.method}"
             found = self._with(found, vectors)
-        found.trail += trail
+        found.trail = [float(v) for v in np.minimum.accumulate([*found.trail[:-1], *trail, found.trail[-1]])]
         return found
 
     def _climb(
@@ -314,8 +314,13 @@ class _Cuts:
             columns = {name: np.concatenate([found.columns[name], columns[name]]) for name in columns}
         found.columns = columns
         found.cuts = more if found.cuts is None else np.concatenate([found.cuts, more])
-        found.trail.append(float(self.goal.cost(columns)[self.goal.best(columns)]))
+        found.trail.append(self._reached(columns))
         return found
+
+    def _reached(self, columns: Columns) -> float:
+        """Give the objective of the best feasible point; inf if there is none."""
+        missed, cost, *_ = self.goal.key(columns, self.goal.best(columns))
+        return cost if missed == 0 else math.inf
 
 
 def probe(strategy: Strategy, cut: Parameter, measures: Measures) -> Strategy:
