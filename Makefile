@@ -39,7 +39,7 @@ print(*(groups | table["project"]["optional-dependencies"])[sys.argv[1]], sep="\
 endef
 export NAMES
 
-.PHONY: help demo triton live soak-faults soak install test test-cpp asan test-docs test-bench test-python tsan lint ruff mypy clang-format clang-tidy format bench clean
+.PHONY: help demo triton live soak-faults soak train-table test-flower install test test-cpp asan test-docs test-bench test-python tsan lint ruff mypy clang-format clang-tidy format bench clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -128,6 +128,21 @@ live: $(STAMPS)/package $(STAMPS)/test triton ## three real Triton servers, four
 soak-faults: $(STAMPS)/package $(STAMPS)/test triton ## every fault of a real server 20 times, 2,000 requests each; under an hour
 	$(SAY) 'Faults, again and again'
 	@$(VENV)/bin/python bench/live_faults.py
+
+train-table: $(STAMPS)/package $(STAMPS)/test ## weights of early exits on MNIST-10k: seven profiles, five seeds; into docs/training.md
+	$(SAY) 'Training table'
+	@$(VENV)/bin/python bench/train_table.py
+
+# Flower's pins (typer, rich, packaging) do not fit beside the test set, so it has an environment of its own.
+test-flower: $(STAMPS)/package flower-constraints.txt ## the same training under Flower's simulation engine, in build/flower
+	$(SAY) 'Flower'
+	@"$(PYTHON)" -m venv build/flower
+	@$(RUN) $(PIP) wheel --no-deps --no-build-isolation --wheel-dir build/flower/wheel .
+	@build/flower/bin/python -m pip --quiet --disable-pip-version-check install --constraint flower-constraints.txt \
+		--force-reinstall --no-deps build/flower/wheel/coinfer-*.whl
+	@build/flower/bin/python -m pip --quiet --disable-pip-version-check install --constraint flower-constraints.txt \
+		'coinfer[train,flower]' pytest
+	@build/flower/bin/python -m pytest -c /dev/null --rootdir . -p no:cacheprovider tests/train/test_flower.py
 
 soak: $(STAMPS)/package $(STAMPS)/test triton ## ten minutes of saturating live load: memory flat, nothing leaked
 	$(SAY) 'Soak'

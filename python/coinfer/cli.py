@@ -22,6 +22,7 @@ import typer
 
 from coinfer.errors import BadFileError, BadValueError, CoinferError
 from coinfer.live.commands import register as register_live
+from coinfer.train.commands import register as register_train
 
 if TYPE_CHECKING:
     from coinfer.network import Network
@@ -492,6 +493,7 @@ def info(as_json: AsJson = False) -> None:
 
 
 register_live(app)
+register_train(app)
 
 
 # Reading ----------------------------------------------------------------------------------------------------
