@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from coinfer.sweeping import LoadSweep, sweep_load
     from coinfer.topology import Topology
     from coinfer.trace import Trace
-    from coinfer.tuning import Tuned, tune
+    from coinfer.tuning import Certificate, Problem, Sensitivity, ShiftWarning, Tuned, sensitivity, tune
 
 __all__ = [
     "Agreement",
@@ -58,6 +58,7 @@ __all__ = [
     "Boost",
     "Calibrated",
     "Calibration",
+    "Certificate",
     "CoinferError",
     "Combined",
     "Comparison",
@@ -78,11 +79,14 @@ __all__ = [
     "Node",
     "OverloadWarning",
     "Predictions",
+    "Problem",
     "Remote",
     "Run",
     "SelectionOracle",
+    "Sensitivity",
     "Sequential",
     "SequentialFit",
+    "ShiftWarning",
     "Stack",
     "Strategy",
     "Summary",
@@ -104,6 +108,7 @@ __all__ = [
     "replay",
     "score",
     "scores",
+    "sensitivity",
     "service",
     "sweep_load",
     "tune",
@@ -130,7 +135,7 @@ _HOMES = {
     "sweeping": "LoadSweep sweep_load",
     "topology": "Topology",
     "trace": "Trace",
-    "tuning": "Tuned tune",
+    "tuning": "Certificate Problem Sensitivity ShiftWarning Tuned sensitivity tune",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 

@@ -23,6 +23,7 @@ import typer
 from coinfer.errors import BadFileError, BadValueError, CoinferError
 from coinfer.live.commands import register as register_live
 from coinfer.train.commands import register as register_train
+from coinfer.tuning.command import register as register_tune
 
 if TYPE_CHECKING:
     from coinfer.network import Network
@@ -373,63 +374,6 @@ def replay(
 
 
 @app.command()
-def tune(
-    predictions: PredictionsFile,
-    network: NetworkFile,
-    score: Annotated[str, typer.Option("--score", help="What to compare with the threshold.")] = "max_prob",
-    minimise: Annotated[
-        str, typer.Option("--minimise", help="price_usd, latency_us_mean, forwarded_share or stages.")
-    ] = "price_usd",
-    subject_to: Annotated[
-        list[str] | None,
-        typer.Option("--subject-to", metavar="BOUND", help="Such as 'accuracy >= 0.95'; repeatable."),
-    ] = None,
-    split: Annotated[
-        bool,
-        typer.Option("--split/--no-split", help="Choose on half of the samples and measure on the others."),
-    ] = True,
-    ingress: Annotated[str | None, typer.Option("--ingress", help="Tune for requests that enter here.")] = None,
-    any_tiers: Annotated[bool, typer.Option("--any-tiers", help="Tiers may be left out.")] = False,
-    front: Annotated[
-        Path | None, typer.Option("--front", metavar="OUT.parquet", help="Write every operating point.")
-    ] = None,
-    save: Annotated[Path | None, typer.Option("--save", metavar="S.toml", help="Write the tuned strategy.")] = None,
-    seed: Seed = 0,
-    as_json: AsJson = False,
-) -> None:
-    """Find the threshold that costs least and meets the bounds."""
-    from coinfer.strategy import Forward
-    from coinfer.tuning import tune as run
-
-    _check_targets(front, save)
-    _check_table(front)
-    answers, net = _open(predictions, network)
-    found = run(
-        Forward(score=score, models="any" if any_tiers else None),
-        answers,
-        net,
-        minimise=minimise,
-        subject_to=subject_to or (),
-        split=(0.5, 0.5) if split else None,
-        seed=seed,
-        ingress=ingress,
-    )
-    if front is not None:
-        _write_table(found.front, front)
-    if save is not None:
-        found.strategy.save(save)
-    if as_json:
-        out = found.to_dict()
-        out |= {key: str(path) for key, path in (("front", front), ("saved", save)) if path is not None}
-        _print_json(out)
-        return
-    _print(found)
-    for what, path in (("Operating points", front), ("Strategy", save)):
-        if path is not None:
-            _print_text(f"{what}: {path}")
-
-
-@app.command()
 def validate(
     files: Annotated[
         list[Path], typer.Argument(metavar="FILE...", help="Predictions, traces, networks or strategies.")
@@ -494,6 +438,7 @@ def info(as_json: AsJson = False) -> None:
 
 register_live(app)
 register_train(app)
+register_tune(app)
 
 
 # Reading ----------------------------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
+from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from coinfer.predictions import Predictions
     from coinfer.tuning.certificate import Certificate
 
-__all__ = ["Tuned", "tune"]
+__all__ = ["Tuned", "evaluate", "tune"]
 
 _SPLIT: Final = (0.5, 0.5)
 _SPLIT_CERTIFIED: Final = (0.4, 0.4, 0.2)
@@ -129,14 +131,16 @@ class Tuned:
         return shown
 
     def __str__(self) -> str:
-        lines = [f"{self.strategy.name}: {self._verdict()}"]
+        lines = [f"{self.strategy.name}: {self.verdict}"]
         width = max(16, *(len(name) for name, *_ in self.rows()))
         lines += [f"  {name:<{width}} {fitted:>12}   {measured}" for name, fitted, measured in self.rows()]
         if self.asked:
-            lines.append(f"  {self._certified()}")
+            lines.append(f"  {self.certified_in_words}")
         return "\n".join(lines)
 
-    def _certified(self) -> str:
+    @property
+    def certified_in_words(self) -> str:
+        """The certificate in one sentence, or why there is none."""
         if self.certificate is not None:
             return self.certificate.sentence
         return (
@@ -144,7 +148,15 @@ class Tuned:
             "give more samples"
         )
 
-    def _verdict(self) -> str:
+    def report(self, path: str | PathLike[str], title: str | None = None) -> Path:
+        """Write the front with the chosen point, and the certificate, as one HTML file."""
+        from coinfer.report._tuned import write_tuned
+
+        return write_tuned(self, path, title)
+
+    @property
+    def verdict(self) -> str:
+        """What was asked, whether it can be had, and on which samples."""
         wish = f"{'maximise' if more_is_better(self.minimise) else 'minimise'} {self.minimise}" + (
             f" subject to {', '.join(map(str, self.subject_to))}" if self.subject_to else ""
         )
@@ -159,7 +171,7 @@ class Tuned:
     def __rich__(self) -> Table:
         from rich.table import Table
 
-        caption = self._verdict() + (f"\n{self._certified()}" if self.asked else "")
+        caption = self.verdict + (f"\n{self.certified_in_words}" if self.asked else "")
         table = Table(title=self.strategy.name, caption=caption, title_justify="left", caption_justify="left")
         for heading in ("", "fitted", "held out" if self.held_out else "same samples"):
             table.add_column(heading, justify="left" if not heading else "right")
@@ -317,6 +329,27 @@ def tune(
         method=best.method if len(found) == 1 else f"{len(found)} variants; {best.method}",
         trail=tuple(best.trail),
     )
+
+
+def evaluate(
+    tuned: Tuned,
+    predictions: Predictions,
+    network: Network,
+    *,
+    confidence: float | None = None,
+    split: Sequence[float] | Literal["auto"] | None = "auto",
+    seed: int = 0,
+    ingress: str | None = None,
+    rate_rps: float | None = None,
+    **_: Any,
+) -> dict[str, float]:
+    """Give the quantities of a tuned strategy on the samples it was chosen on, over another network."""
+    fit = _split(len(predictions), _shares(split, confidence), seed)[0]
+    quantities = [tuned.minimise, *(c.quantity for c in tuned.subject_to)]
+    measures = Measures(Compiler(predictions, network), ingress, quantities, rate_rps, seed)
+    paths = measures.paths(tuned.strategy)
+    columns = measures.columns(paths, measures.taken(paths, fit), fit)
+    return {name: float(values[0]) for name, values in columns.items()}
 
 
 def _parameters(strategy: Strategy) -> tuple[Parameter, ...]:
