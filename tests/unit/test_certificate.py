@@ -80,14 +80,11 @@ def candidates(kind, preds, net):
         front = ci.tune(ci.Forward("confidence"), preds, net, split=None).front.to_pandas()
         front = front[front.on_front].iloc[:: max(1, int(front.on_front.sum()) // 12)]
         return [ci.Forward("confidence", threshold=float(t)) for t in front.threshold]
-    models = [d.model for d in net.deployments]
-    if kind == "agreement" and hasattr(ci, "Agreement"):
-        groups = [list(preds.models[:3]), [models[-1]]]
-        return [ci.Agreement(groups=groups, at_least=share) for share in (1.0, 0.66, 0.33)]
-    if kind == "sequential" and hasattr(ci, "Sequential"):
-        made = [ci.Sequential("vote", stop="probable", delta=delta) for delta in (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)]
-        return [s.fit(preds, net) for s in made]
-    pytest.skip(f"there is no strategy for {kind} in this version")
+    if kind == "agreement":
+        groups = (preds.models[:3], preds.models[3:])
+        return [ci.Agreement(groups=groups, at_least=share) for share in (1.0, 2 / 3, 1 / 3)]
+    made = [ci.Sequential("vote", stop="probable", delta=delta) for delta in (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)]
+    return [each.fit(preds, net) for each in made]
 
 
 @pytest.mark.parametrize("kind", ["thresholds", "agreement", "sequential"])
