@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from rich.table import Table
 
+    from coinfer.intervals import Paired
     from coinfer.network import Network
     from coinfer.predictions import Predictions
     from coinfer.results import Summary
@@ -64,6 +65,24 @@ class Comparison:
         summary = self[name].summary
         return summary.latency_us.mean if by == "latency" else summary.price_usd
 
+    def paired(self, first: str, second: str) -> Paired:
+        """Compare the accuracy of two strategies sample by sample: the difference, its interval, and a paired test."""
+        from coinfer.intervals import paired
+
+        return paired(self[first], self[second])
+
+    def as_good_as_best(self) -> set[str]:
+        """Name the strategies whose accuracy differs from the best one's by no more than chance; oracles aside."""
+        rivals = {
+            name: float(run.summary.accuracy)
+            for name, run in self.runs.items()
+            if run.summary.accuracy is not None and run.strategy.kind != "oracle"
+        }
+        if not rivals:
+            return set()
+        best = max(rivals, key=lambda name: rivals[name])
+        return {best} | {name for name in rivals if name != best and self.paired(best, name).noise}
+
     def pareto(self, x: Cost = "latency") -> list[str]:
         """Name the strategies that no other beats in both accuracy and cost, cheapest first; oracles do not compete.
 
@@ -90,8 +109,11 @@ class Comparison:
         import pyarrow as pa
 
         rows = []
+        level = self.as_good_as_best()
         for name, summary in self.summaries.items():
             accuracy = summary.accuracy
+            found = self[name].intervals()
+            price, tail = found["price_usd"], found["latency_us_p99"]
             rows.append(
                 {
                     "strategy": name,
@@ -105,6 +127,11 @@ class Comparison:
                     "latency_us_p95": summary.latency_us.p95,
                     "latency_us_p99": summary.latency_us.p99,
                     "price_usd": summary.price_usd,
+                    "price_usd_low": price.low,
+                    "price_usd_high": price.high,
+                    "latency_us_p99_low": tail.low,
+                    "latency_us_p99_high": tail.high,
+                    "as_accurate_as_best": name in level,
                     "stages": summary.stages,
                     **{f"settled_{node}": share for node, share in summary.settled_by_node.items()},
                 }
@@ -140,13 +167,14 @@ class Comparison:
             "settled per tier",
         ]
         body = []
+        level = self.as_good_as_best()
         for name, s in self.summaries.items():
             a = s.accuracy
             lat = s.latency_us
             body.append(
                 [
                     name,
-                    "-" if a is None else f"{a:.4f}",
+                    "-" if a is None else f"{a:.4f}" + (" =" if name in level and len(level) > 1 else ""),
                     "-" if a is None else f"{a.low:.3f}-{a.high:.3f}",
                     f"{lat.mean / 1e3:,.2f}",
                     f"{lat.p50 / 1e3:,.2f}",

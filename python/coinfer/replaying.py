@@ -7,7 +7,8 @@ works them out when asked.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import functools
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
     from rich.table import Table
 
+    from coinfer.intervals import PerSample
     from coinfer.network import Network
     from coinfer.predictions import Predictions
     from coinfer.trace import Trace
@@ -257,6 +259,41 @@ class Run:
             "status": pa.DictionaryArray.from_arrays(pa.array(c["status"].astype(np.int8)), pa.array(list(_STATUS))),
         }
         return pa.table(columns)
+
+    @property
+    def queued(self) -> bool:
+        """Whether requests waited for each other, so that their latencies depend on each other."""
+        return self._queued is not None
+
+    @functools.cached_property
+    def per_sample(self) -> PerSample:
+        """Sums over the requests of each sample: the unit of evidence."""
+        from coinfer.intervals import per_sample
+
+        return per_sample(self)
+
+    def intervals(self, seed: int = 0) -> dict[str, Estimate]:
+        """Give accuracy, price, mean latency and its quantiles with 95 % intervals; see `coinfer.intervals`."""
+        from coinfer.intervals import intervals
+
+        return intervals(self, seed)
+
+    def by_request(self, chunk: int) -> Iterator[tuple[Any, Any, Any, Any, Any]]:
+        """Yield (sample, requests, latency_us, price_usd, correct): requests, or groups of requests that end alike."""
+        if self._queued is None and self._replay.deterministic and self._requests.countable:
+            counts = self._requests.census().counts.reshape(len(self.trace.nodes), -1)
+            lane, sample = np.nonzero(counts)
+            rows, pairs = lane.astype(np.int32), sample.astype(np.int32)
+            c = self._replay.outcomes(rows, pairs, None, 0, self._requests.threads)
+            latency_us = (c["network_ns"] + c["service_ns"]) / 1e3
+            weight = counts[lane, sample].astype(np.float64)
+            yield pairs, weight, latency_us, c["pico_usd"] / 1e12, c["correct"]
+            return
+        for start in range(0, len(self.trace), chunk):
+            part = self.outcomes(start, start + chunk)
+            correct = part["correct"].cast("int8").fill_null(-1).to_numpy()
+            latency_us, price_usd = part["latency_us"].to_numpy(), part["price_usd"].to_numpy()
+            yield part["sample"].to_numpy(), np.ones(part.num_rows), latency_us, price_usd, correct
 
     def explain(self, request: int) -> Explanation:
         """Say why one request ended as it did.
