@@ -11,10 +11,10 @@
 //   log2 S.
 // The largest entry has e = 1 exactly, so S >= 1, and ties give a margin of exactly 0.
 //
-// Up to 16 classes a block is transposed first: lane = row, and a sum runs over the classes, last to first. Beyond,
-// lane = class mod 16: each row is summed down its lanes, and the lanes of sixteen rows are folded together, 16 to 8 to
-// 4 to 2 to 1. Either way the order of operations depends on the number of classes alone. A short last block uses the
-// same code.
+// Up to 128 classes a block is transposed first: lane = row, so that nothing has to be folded, and a sum runs over the
+// classes in order. Beyond, lane = class mod 16: each row is summed down its lanes, and the lanes of sixteen rows are
+// folded together, 16 to 8 to 4 to 2 to 1. Either way the order of operations depends on the number of classes alone. A
+// short last block uses the same code.
 //
 // d is clamped where e = 2^-125. That keeps e normal (denormals cost hundreds of cycles on some CPUs) and makes -inf an
 // ordinary value; what a clamped entry adds is far below the last bit of S. A NaN or an infinite maximum turns W into
@@ -34,6 +34,7 @@ enum Wants : unsigned { mass = 1, squares = 2 };
 constexpr float infinity = __builtin_inff();
 constexpr float smallest = 1.17549435e-38F;  // the least normal float32
 constexpr std::ptrdiff_t lanes = 16;
+constexpr std::ptrdiff_t narrow_classes = 128;      // at most, for sixteen rows to be transposed
 constexpr std::ptrdiff_t prefetch_distance = 1024;  // floats
 
 template <class L>
@@ -152,73 +153,123 @@ struct Rows {
     s.squares = s.squares + more.squares;
   }
 
-  // ----- up to 16 classes
+  // ----- up to 128 classes
 
-  /// Transpose sixteen rows to columns, entry j of all of them at 16 j, and return the largest of each row. Rows
+  /// The largest and the next entry so far, lane by lane.
+  struct Two {
+    Float max, second;
+    COINFER_INLINE void add(Float z) {
+      second = L::max(second, L::min(max, z));
+      max = L::max(max, z);
+    }
+  };
+
+  /// Transpose sixteen rows to columns, entry j of all of them at 16 j, and find the largest two of each row. Rows
   /// shorter than four entries are read four at a time: unless they lie in pairs, two floats behind the last row must
   /// be readable.
   template <Input input>
-  static COINFER_INLINE Float transpose(const float* rows, std::ptrdiff_t stride, std::ptrdiff_t classes,
-                                        float* columns) {
+  static COINFER_INLINE Two transpose(const float* rows, std::ptrdiff_t stride, std::ptrdiff_t classes,
+                                      float* columns) {
     Float out[4];
+    Two two{L::fill(padding<input>), L::fill(padding<input>)};
     if (classes == 2 && stride == 2) {
       L::pairs(rows, out);
-      L::store(columns, out[0]);
-      L::store(columns + lanes, out[1]);
-      return L::max(entry<input>(out[0]), entry<input>(out[1]));
+      for (std::ptrdiff_t k = 0; k < 2; ++k) {
+        L::store(columns + lanes * k, out[k]);
+        two.add(entry<input>(out[k]));
+      }
+      return two;
     }
-    Float max = L::fill(padding<input>);
-    for (std::ptrdiff_t end = classes; end > 0; end -= 4) {
-      const std::ptrdiff_t j = end < 4 ? 0 : end - 4;  // overlap rather than reach out
-      L::columns4(rows + j, stride, out);
+    std::ptrdiff_t end = classes;
+    for (; end >= 4; end -= 4) {
+      L::columns4(rows + end - 4, stride, out);
       for (std::ptrdiff_t k = 0; k < 4; ++k) {
-        L::store(columns + lanes * (j + k), out[k]);
-        if (k < classes) max = L::max(max, entry<input>(out[k]));
+        L::store(columns + lanes * (end - 4 + k), out[k]);
+        two.add(entry<input>(out[k]));
       }
     }
-    return max;
+    if (end > 0) {  // overlap rather than reach out
+      L::columns4(rows, stride, out);
+      for (std::ptrdiff_t k = 0; k < end; ++k) {
+        L::store(columns + lanes * k, out[k]);
+        two.add(entry<input>(out[k]));
+      }
+    }
+    return two;
   }
 
-  /// A copy of n <= 16 rows, padded with zeros to sixteen rows of `lanes` floats.
+  /// The first class whose entry is the largest.
+  template <Input input>
+  static COINFER_INLINE Int first_at(const float* columns, std::int32_t classes, Float max) {
+    Int label = L::fill(0);
+    for (std::int32_t j = classes - 1; j > 0; --j) {
+      label = L::select_below(L::reach(entry<input>(L::load(columns + lanes * j)), max), label, L::fill(j));
+    }
+    return L::select_below(L::reach(entry<input>(L::load(columns)), max), label, L::fill(0));
+  }
+
+  /// A copy of n <= 16 rows, padded with zeros to sixteen rows of `width` floats, a multiple of 16.
   static COINFER_INLINE void pad(const float* rows, std::ptrdiff_t stride, std::ptrdiff_t n, std::ptrdiff_t classes,
-                                 float* out) {
+                                 std::ptrdiff_t width, float* out) {
     for (std::ptrdiff_t i = 0; i < n; ++i) {
-      L::store(out + lanes * i, L::load_first(rows + i * stride, static_cast<unsigned>(classes), 0.0F));
+      for (std::ptrdiff_t j = 0; j < width; j += lanes) {
+        const std::ptrdiff_t left = classes - j < lanes ? classes - j : lanes;
+        L::store(out + width * i + j, L::load_first(rows + i * stride + j, static_cast<unsigned>(left), 0.0F));
+      }
     }
-    for (std::ptrdiff_t i = n; i < lanes; ++i) L::store(out + lanes * i, L::fill(0.0F));
+    for (std::ptrdiff_t j = n * width; j < lanes * width; j += lanes) L::store(out + j, L::fill(0.0F));
   }
 
+  /// The sums of `L::width` transposed rows, entry j of all of them at 16 j. Every 16 classes the sums are added to the
+  /// total, which bounds the rounding error. On the way the cache lines `ahead` are asked for, as many as there are
+  /// classes; of two calls for the same lines each asks for every other one, beginning with line `part`.
   template <Input input, unsigned wants>
-  static COINFER_INLINE void narrow(const float* columns, const Task& task, const Scale& scale, Block& b, Sums& sums) {
-    const auto classes = static_cast<std::int32_t>(task.classes);
-    Sums s[2] = {zero(), zero()};
-    Int below = L::fill(0);
-    b.label = below;
-    b.second = L::fill(padding<input>);
-    const auto step = [&](auto& z, std::int32_t j) {
-      constexpr int n = sizeof z / sizeof(Float);
-      for (int k = 0; k < n; ++k) z[k] = entry<input>(L::load(columns + lanes * (j - k)));
-      add<input, wants>(s, z, b.max, scale, classes - 1 - j);
-      for (int k = 0; k < n; ++k) {
-        const typename L::Reach reach = L::reach(z[k], b.max);
-        b.second = L::max_below(reach, b.second, z[k]);
-        b.label = L::select_below(reach, b.label, L::fill(j - k));
-        below = L::count_below(reach, below);
+  static COINFER_INLINE Sums mass_of_columns(const float* columns, std::ptrdiff_t classes, Float max,
+                                             const Scale& scale, const float* ahead, std::ptrdiff_t part) {
+    Sums total = zero(), s[2] = {total, total};
+    std::ptrdiff_t j = 0;
+    for (; j + 2 <= classes; j += 2) {
+      for (std::ptrdiff_t k = part; k < 2; k += lanes / L::width) __builtin_prefetch(ahead + lanes * (j + k));
+      const Float z[2] = {entry<input>(L::load(columns + lanes * j)), entry<input>(L::load(columns + lanes * (j + 1)))};
+      add<input, wants>(s, z, max, scale);
+      if (j % lanes == lanes - 2) {
+        join(s[0], s[1]);
+        join(total, s[0]);
+        s[0] = zero();
+        s[1] = s[0];
       }
-    };
-    std::int32_t j = classes - 1;
-    for (; j >= L::chains - 1; j -= L::chains) {
-      Float z[L::chains];
-      step(z, j);
     }
-    for (; j >= 0; --j) {
-      Float z[1];
-      step(z, j);
+    if (j < classes) {
+      const Float z[1] = {entry<input>(L::load(columns + lanes * j))};
+      add<input, wants>(s, z, max, scale);
     }
-    const Mask alone = L::to_float(below) > L::fill(static_cast<float>(classes) - 1.5F);
-    b.second = L::select(alone, b.second, b.max);
     join(s[0], s[1]);
-    sums = s[0];
+    join(total, s[0]);
+    return total;
+  }
+
+  /// The sums of sixteen transposed rows. One register at a time: its chain of operations is long, and so its constants
+  /// and sums find room in the others.
+  template <Input input, unsigned wants>
+  static COINFER_INLINE Sums mass_of_block(const float* columns, const Task& task, Float max, const float* ahead) {
+    using Register = typename L::Register;
+    using Part = Rows<Register>;
+    const typename Part::Scale scale(task);
+    const auto classes = static_cast<std::ptrdiff_t>(task.classes);
+    alignas(64) float largest[lanes], sum[lanes], weighted[lanes], squared[lanes];
+    L::store(largest, max);
+    for (std::ptrdiff_t i = 0; i < lanes; i += Register::width) {
+      const typename Part::Sums s = Part::template mass_of_columns<input, wants>(
+          columns + i, classes, Register::load(largest + i), scale, ahead, i / Register::width);
+      Register::store(weighted + i, s.weighted);
+      if constexpr ((wants & mass) != 0) Register::store(sum + i, s.sum);
+      if constexpr ((wants & squares) != 0) Register::store(squared + i, s.squares);
+    }
+    Sums sums = zero();
+    sums.weighted = L::load(weighted);
+    if constexpr ((wants & mass) != 0) sums.sum = L::load(sum);
+    if constexpr ((wants & squares) != 0) sums.squares = L::load(squared);
+    return sums;
   }
 
   /// The same for two classes, of which one has e = 1: equal bits for less work. Returns the other e.
@@ -237,46 +288,42 @@ struct Rows {
     return e[0];
   }
 
-  /// Ask for the block that lies a page ahead.
-  static COINFER_INLINE void fetch(const float* rows, std::ptrdiff_t stride) {
-    if (0 < stride && stride <= lanes) {
-      for (std::ptrdiff_t k = 0; k < stride; ++k) __builtin_prefetch(rows + lanes * k + prefetch_distance);
-    } else {
-      for (std::ptrdiff_t i = 0; i < lanes; ++i) __builtin_prefetch(rows + (2 * lanes + i) * stride);
-    }
-  }
-
   template <Input input, unsigned wants>
   static std::size_t run_narrow(const Task& task) noexcept {
-    alignas(64) float columns[lanes * (lanes + 4)], padded[lanes * lanes];
+    alignas(64) float columns[lanes * narrow_classes], padded[lanes * narrow_classes];
     const auto rows = static_cast<std::ptrdiff_t>(task.rows), classes = static_cast<std::ptrdiff_t>(task.classes);
     const Scale scale(task);
     const bool direct = classes >= 4 || (task.stride == 2 && classes == 2);
+    const std::ptrdiff_t step = lanes * task.stride, distance = step < prefetch_distance ? prefetch_distance : step;
     std::size_t unanswered = 0;
     for (std::ptrdiff_t row = 0; row < rows; row += lanes) {
       const std::ptrdiff_t n = rows - row < lanes ? rows - row : lanes;
       const float* data = task.data + row * task.stride;
-      fetch(data, task.stride);
-      Block b;
-      Sums sums;
+      Two two;
       if (n == lanes && direct) {
-        b.max = transpose<input>(data, task.stride, classes, columns);
+        two = transpose<input>(data, task.stride, classes, columns);
       } else {
-        pad(data, task.stride, n, classes, padded);
-        b.max = transpose<input>(padded, lanes, classes, columns);
+        const std::ptrdiff_t width = (classes + lanes - 1) / lanes * lanes;
+        pad(data, task.stride, n, classes, width, padded);
+        two = transpose<input>(padded, width, classes, columns);
       }
+      Block b{two.max, two.second, L::fill(0)};
       if (input == Input::logits && (wants & mass) != 0 && classes == 2) {
+        __builtin_prefetch(data + prefetch_distance);
+        __builtin_prefetch(data + prefetch_distance + lanes);
+        Sums sums;
         const Float e2 = pair<wants>(L::load(columns), L::load(columns + lanes), scale, b, sums);
         unanswered += finish<input, wants>(b, sums, scale, task, row, n, &e2);
       } else {
-        narrow<input, wants>(columns, task, scale, b, sums);
+        if (task.label != nullptr) b.label = first_at<input>(columns, static_cast<std::int32_t>(classes), b.max);
+        const Sums sums = mass_of_block<input, wants>(columns, task, b.max, data + distance);
         unanswered += finish<input, wants>(b, sums, scale, task, row, n);
       }
     }
     return unanswered;
   }
 
-  // ----- more than 16 classes
+  // ----- more than 128 classes
 
   /// The lanes of a block's rows: 16 floats for each of 16 rows.
   struct Partial {
@@ -427,8 +474,8 @@ struct Rows {
 
   template <Input input, unsigned wants>
   static std::size_t run_wide(const Task& task) noexcept {
-    Partial top, second, sum, weighted, squared;
-    alignas(64) float maxima[lanes * lanes * Groups::most];
+    Partial second, sum, weighted, squared;
+    alignas(64) float maxima[lanes * Groups::most];
     alignas(64) float max[lanes];
     alignas(64) std::int32_t label[lanes] = {};
     const auto rows = static_cast<std::ptrdiff_t>(task.rows), classes = static_cast<std::ptrdiff_t>(task.classes);
@@ -436,28 +483,21 @@ struct Rows {
     const Scale scale(task);
     const auto larger = [](Float x, Float y) { return L::max(x, y); };
     const auto plus = [](Float x, Float y) { return x + y; };
-    // The top of a row is taken one block ahead, and folded with fifteen others, or one row ahead where a row is long
-    // enough to be worth a fold of its own.
-    const std::ptrdiff_t lead = classes <= 128 ? lanes : 1;
-    for (std::ptrdiff_t i = 0; i < lead && i < rows; ++i) {
-      top.put(i, top_of_row<input>(task.data + i * task.stride, groups, maxima + i * groups.floats()));
-    }
+    // The top of a row is taken one row ahead.
+    Float top = top_of_row<input>(task.data, groups, maxima);
     std::size_t unanswered = 0;
     for (std::ptrdiff_t row = 0; row < rows; row += lanes) {
       const std::ptrdiff_t n = rows - row < lanes ? rows - row : lanes;
-      if (lead != 1) L::store(max, fold(top, larger));
       for (std::ptrdiff_t i = 0; i < n; ++i) {
-        const std::ptrdiff_t slot = i & (lead - 1);
-        float* const here_maxima = maxima + slot * groups.floats();
         const float* here = task.data + (row + i) * task.stride;
-        const float* ahead = row + i + lead < rows ? here + lead * task.stride : here;
-        if (lead == 1) max[i] = L::largest(L::load(top.v));
+        const float* ahead = row + i + 1 < rows ? here + task.stride : here;
+        max[i] = L::largest(top);
         Float next;
-        label[i] = place<input>(here, groups, here_maxima, max[i], next);
+        label[i] = place<input>(here, groups, maxima, max[i], next);
         second.put(i, next);
-        Top<input> top_ahead(groups, here_maxima);
+        Top<input> top_ahead(groups, maxima);
         const Sums s = mass_of_row<input, wants>(here, classes, max[i], scale, ahead, top_ahead);
-        top.put(slot, top_ahead.row);
+        top = top_ahead.row;
         weighted.put(i, s.weighted);
         if constexpr ((wants & mass) != 0) sum.put(i, s.sum);
         if constexpr ((wants & squares) != 0) squared.put(i, s.squares);
@@ -539,7 +579,7 @@ struct Rows {
   template <Input input, unsigned wants>
   static std::size_t run_as(const Task& task) noexcept {
     const std::size_t unanswered =
-        task.classes <= lanes ? run_narrow<input, wants>(task) : run_wide<input, wants>(task);
+        task.classes <= narrow_classes ? run_narrow<input, wants>(task) : run_wide<input, wants>(task);
     if (task.stream) L::fence();
     return unanswered;
   }

@@ -11,7 +11,56 @@
 namespace coinfer {
 namespace {
 
+/// One register of eight lanes: half of the sixteen. Long chains of operations on a single register keep their
+/// constants in the others.
+struct Avx2Half {
+  static constexpr int width = 8;
+
+  struct Mask {
+    __m256 v;
+  };
+
+  struct Int {
+    __m256i v;
+    friend COINFER_INLINE Int operator+(Int a, Int b) { return {_mm256_add_epi32(a.v, b.v)}; }
+    friend COINFER_INLINE Int operator-(Int a, Int b) { return {_mm256_sub_epi32(a.v, b.v)}; }
+  };
+
+  struct Float {
+    __m256 v;
+    friend COINFER_INLINE Float operator+(Float a, Float b) { return {_mm256_add_ps(a.v, b.v)}; }
+    friend COINFER_INLINE Float operator-(Float a, Float b) { return {_mm256_sub_ps(a.v, b.v)}; }
+    friend COINFER_INLINE Float operator*(Float a, Float b) { return {_mm256_mul_ps(a.v, b.v)}; }
+    friend COINFER_INLINE Float operator/(Float a, Float b) { return {_mm256_div_ps(a.v, b.v)}; }
+    friend COINFER_INLINE Mask operator==(Float a, Float b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_EQ_OQ)}; }
+  };
+
+  static COINFER_INLINE Float fill(float x) { return {_mm256_set1_ps(x)}; }
+  static COINFER_INLINE Int fill(std::int32_t x) { return {_mm256_set1_epi32(x)}; }
+  static COINFER_INLINE Float load(const float* p) { return {_mm256_loadu_ps(p)}; }
+  static COINFER_INLINE void store(float* p, Float a) { _mm256_storeu_ps(p, a.v); }
+  static COINFER_INLINE Float fma(Float a, Float b, Float c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+  static COINFER_INLINE Float fms(Float a, Float b, Float c) { return {_mm256_fmsub_ps(a.v, b.v, c.v)}; }
+  static COINFER_INLINE Float max(Float a, Float b) { return {_mm256_max_ps(a.v, b.v)}; }
+  static COINFER_INLINE Float min(Float a, Float b) { return {_mm256_min_ps(a.v, b.v)}; }
+  static COINFER_INLINE Mask not_at_least(Float a, Float b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_NGE_UQ)}; }
+  static COINFER_INLINE Float select(Mask m, Float yes, Float no) { return {_mm256_blendv_ps(no.v, yes.v, m.v)}; }
+  static COINFER_INLINE Int as_int(Float a) { return {_mm256_castps_si256(a.v)}; }
+  static COINFER_INLINE Float as_float(Int a) { return {_mm256_castsi256_ps(a.v)}; }
+  static COINFER_INLINE Float to_float(Int a) { return {_mm256_cvtepi32_ps(a.v)}; }
+  template <int count>
+  static COINFER_INLINE Int shift_left(Int a) {
+    return {_mm256_slli_epi32(a.v, count)};
+  }
+  template <int count>
+  static COINFER_INLINE Int shift_right(Int a) {
+    return {_mm256_srai_epi32(a.v, count)};
+  }
+};
+
 struct Avx2 {
+  using Register = Avx2Half;
+  static constexpr int width = 16;
   static constexpr bool fast = true;
   static constexpr int chains = 1;
 

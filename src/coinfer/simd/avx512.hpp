@@ -12,6 +12,8 @@ namespace coinfer {
 namespace {
 
 struct Avx512 {
+  using Register = Avx512;
+  static constexpr int width = 16;
   static constexpr bool fast = true;
   static constexpr int chains = 2;
 

@@ -17,6 +17,9 @@ namespace coinfer {
 namespace {
 
 struct Baseline {
+  /// The lanes that one register holds, as a smaller set of the same operations.
+  using Register = Baseline;
+  static constexpr int width = 16;
   static constexpr bool fast = false;  // here to be correct: kernels may trade its speed for a shorter build
   /// How many chains of dependent operations a kernel should interleave to keep the CPU busy without running out of
   /// registers.
