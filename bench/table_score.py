@@ -2,7 +2,8 @@
 
 Contestants take turns and the least CPU time of all turns counts, because a machine is seldom ours alone. Peers see an
 eighth of the table, which is still past every cache. COINFER_BENCH_BYTES sets the size of the table (default 640
-million), COINFER_BENCH_TURNS how many turns there are.
+million), COINFER_BENCH_TURNS how many turns there are. Arguments choose numbers of classes (default all) and `calls`,
+the table of small calls.
 """
 
 from __future__ import annotations
@@ -80,13 +81,19 @@ def main():
     memory = np.random.default_rng(0).standard_normal(size // 4, np.float32) * np.float32(3)
     write = sys.stdout.write
     write(f"{cpu_name()}, {os.cpu_count()} cores, one thread; {size / 1e6:.0f} MB of float32 logits\n\n")
-    for number, classes in enumerate(CLASSES):
+    chosen = sys.argv[1:] or [*map(str, CLASSES), "calls"]
+    for number, classes in enumerate(int(word) for word in chosen if word != "calls"):
         isas, cells = row_of_table(memory, classes, turns)
         if number == 0:
             heads = ["C", "floor, ns per row", *reversed(isas), *peers.PEERS]
             write("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|\n")
         write("| " + " | ".join(cells) + " |\n")
         sys.stdout.flush()
+    if "calls" in chosen:
+        small_calls(memory, write)
+
+
+def small_calls(memory, write):
     write("\n| one call, C = 10 | score | scores, four results | numpy |\n|---|---|---|---|\n")
     for rows in (1, 8, 64):
         z = np.ascontiguousarray(memory[: rows * 10].reshape(rows, 10))

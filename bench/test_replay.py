@@ -134,6 +134,83 @@ def test_replay(benchmark, world, contestant):
     benchmark.extra_info["rows"] = len(world[0])
 
 
+# The same with a deadline or a random service time per request: no two outcomes are shared, each request is delivered.
+
+
+@pytest.fixture(scope="module", params=["deadlines", "random service times"])
+def single(request, world):
+    trace, preds, net = world
+    if request.param == "deadlines":
+        deadline_us = np.random.default_rng(2).integers(1_000, 200_000, len(trace))
+        trace = ci.Trace(trace.arrival_ns, trace.ingress, trace.sample, deadline_us=deadline_us, nodes=trace.nodes)
+    else:
+        net = ci.Network.chain(
+            {"device": "small", "edge": "medium", "cloud": "large"},
+            delay_ms=[10, 40],
+            price_usd=[0, 1e-6, 1e-4],
+            service_ms=[ci.service.Exponential(mean_ms=mean) for mean in (2, 5, 20)],
+        )
+    return request.param, trace, preds, net
+
+
+@numba.njit(cache=False)
+def deliver_numba_loop(sample, deadline_ns, score, label, truth, ends):
+    delay = (0, 10_000_000, 40_000_000)
+    back = (0, 10_000_000, 50_000_000)
+    service = (2_000_000, 5_000_000, 20_000_000)
+    price = (0, 1_000_000, 100_000_000)
+    random = len(deadline_ns) == 0
+    latency_sum, pico_usd, right, ended = 0, 0, 0, 0
+    for request in range(len(sample)):
+        row = sample[request]
+        deadline = np.int64(2**62) if random else deadline_ns[request]
+        now, consulted, in_time, late = 0, 0, 0, False
+        for stage in range(3):
+            arrives = now + delay[stage]
+            if arrives >= deadline:
+                late = True
+                break
+            takes = np.int64(np.random.exponential(service[stage])) if random else service[stage]  # noqa: NPY002
+            now = arrives + takes
+            pico_usd += price[stage]
+            consulted += 1
+            if now + back[stage] <= deadline:
+                in_time = consulted
+            if stage == 2 or score[stage, row] >= THRESHOLDS[stage]:
+                break
+        if consulted > 0:
+            now += back[consulted - 1]
+        if late or now > deadline:
+            now, consulted = deadline, in_time
+        latency_sum += now
+        ends[request] = now  # the quantiles need every latency
+        if consulted > 0:
+            ended += 1
+            right += label[consulted - 1, row] == truth[row]
+    return right / ended, latency_sum / len(sample) / 1e3, pico_usd / len(sample) / 1e12
+
+
+def deliver_numba(trace, preds, net):
+    del net
+    score = np.stack([preds[m].confidence for m in preds.models])
+    label = np.stack([preds[m].label for m in preds.models])
+    deadline_ns = np.empty(0, np.int64) if trace.deadline_us is None else trace.deadline_us.astype(np.int64) * 1000
+    ends = np.empty(len(trace), np.int64)
+    means = deliver_numba_loop(trace.sample, deadline_ns, score, label, preds.labels, ends)
+    return *means, np.partition(ends, int(np.ceil(0.99 * len(ends))) - 1)[int(np.ceil(0.99 * len(ends))) - 1] / 1e3
+
+
+@pytest.mark.parametrize("contestant", [replay_coinfer, deliver_numba])
+def test_deliver_each_request(benchmark, single, contestant):
+    how, trace, preds, net = single
+    benchmark.group = f"replay, 3 tiers, request by request, {how}"
+    result = benchmark.pedantic(contestant, (trace, preds, net), rounds=3, warmup_rounds=1)
+    # Draws differ, so random times agree in the mean only.
+    within = 1e-9 if how == "deadlines" else 10 / len(trace) ** 0.5
+    assert result == pytest.approx(replay_coinfer(trace, preds, net), rel=within)
+    benchmark.extra_info["rows"] = len(trace)
+
+
 # Tuning: every operating point of one threshold.
 
 

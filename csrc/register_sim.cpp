@@ -167,6 +167,7 @@ py::dict tally_of(Tally tally) {
   out["lane_labelled"] = give(std::move(tally.lane_labelled));
   out["lane_correct"] = give(std::move(tally.lane_correct));
   out["settled"] = give(std::move(tally.settled));
+  out["answered"] = give(std::move(tally.answered));
   out["sample_weight"] = give(std::move(tally.sample_weight));
   out["class_labelled"] = give(std::move(tally.class_labelled));
   out["class_correct"] = give(std::move(tally.class_correct));

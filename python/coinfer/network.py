@@ -549,6 +549,13 @@ class Network:
         return {deployment.name: index for index, deployment in enumerate(self.deployments)}
 
     @cached_property
+    def _deployments_at(self) -> dict[str, tuple[Deployment, ...]]:
+        at: dict[str, list[Deployment]] = {node.name: [] for node in self.nodes}
+        for deployment in self.deployments:
+            at[deployment.node].append(deployment)
+        return {name: tuple(there) for name, there in at.items()}
+
+    @cached_property
     def tiers(self) -> tuple[int, ...]:
         """The tiers that have nodes, ascending."""
         return tuple(sorted({node.tier for node in self.nodes}))
@@ -582,6 +589,10 @@ class Network:
     def deployment(self, name: str) -> Deployment:
         """Return the deployment ``"model@node"``, or raise `UnknownNameError` with the nearest one."""
         return self.deployments[self.deployment_index(name)]
+
+    def deployments_at(self, node: str) -> tuple[Deployment, ...]:
+        """Return the deployments at a node, or raise `UnknownNameError` with the nearest one."""
+        return self._deployments_at[self.node(node).name]
 
     def node_index(self, name: str) -> int:
         """Return the position of a node in `nodes`."""

@@ -8,6 +8,10 @@ Sparse networks use Dijkstra's algorithm per source, on demand. In a dense one (
 pair of sites) that would relax every link once per source; there, one all-pairs pass of the Floyd-Warshall
 recurrence as NumPy row operations is an order of magnitude faster. Both yield the same table of (delay,
 hops), from which the hops of a route are read back.
+
+Thousands of devices below a few sites must not cost a table each. So the nearest deployment of a tier is found for
+all nodes at once, by one search backwards from the whole tier, and a route up to a higher tier is read from a table
+of the ways to its end, which all sources share.
 """
 
 from __future__ import annotations
@@ -29,6 +33,9 @@ Hop = tuple[int, bool]
 
 _Key = tuple[int, int]
 """Delay in nanoseconds and number of hops: compared in this order."""
+
+_Link = tuple[int, int, Hop]
+"""The node at the other end, the delay in nanoseconds, and the hop."""
 
 _DENSE_LINKS_PER_NODE = 8
 _DENSE_NODES_MAX = 1024
@@ -59,22 +66,28 @@ class Routes:
         self._network = network
         self._names = [node.name for node in network.nodes]
         count = len(self._names)
-        self._out: list[list[tuple[int, int]]] = [[] for _ in range(count)]  # (neighbour, delay_ns)
-        self._in: list[list[tuple[int, int, Hop]]] = [[] for _ in range(count)]  # (neighbour, delay_ns, hop)
+        self._in: list[list[_Link]] = [[] for _ in range(count)]
+        self._links_of: list[list[_Link]] = [[] for _ in range(count)]
         for index, link in enumerate(network.links):
             delay_ns = round(link.delay_ms * 1e6)
             a, b = network.node_index(link.a), network.node_index(link.b)
-            self._out[a].append((b, delay_ns))
-            self._in[b].append((a, delay_ns, (index, True)))
-            if not link.directed:
-                self._out[b].append((a, delay_ns))
-                self._in[a].append((b, delay_ns, (index, False)))
-        self._rows: dict[int, list[_Key | None]] = {}
+            ways = [(a, b, (index, True))] if link.directed else [(a, b, (index, True)), (b, a, (index, False))]
+            for start, end, hop in ways:
+                self._links_of[start].append((end, delay_ns, hop))
+                self._in[end].append((start, delay_ns, hop))
+        self._rows: dict[int, list[_Key | None]] = {}  # by source
+        self._ways: dict[int, list[_Key | None]] = {}  # by target
+        self._nearest: dict[int, list[tuple[int, str] | None]] = {}
+        self._steps: dict[tuple[int, int], list[tuple[int, Hop]]] = {}
+        self._lasts: dict[tuple[int, int], tuple[int, Hop]] = {}
         self._all: tuple[np.ndarray, int] | None = None
+        self._first_at: dict[str, Deployment] = {}
+        for deployment in sorted(network.deployments, key=lambda d: d.model, reverse=True):
+            self._first_at[deployment.node] = deployment
         self._dense = (
             len(network.links) > _DENSE_LINKS_PER_NODE * count
             and count <= _DENSE_NODES_MAX
-            and max((delay for row in self._out for _, delay in row), default=0) < _UNREACHABLE // (4 * count * count)
+            and max((delay for row in self._in for _, delay, _ in row), default=0) < _UNREACHABLE // (4 * count * count)
         )
 
     def delay_ms(self, a: str, b: str) -> float:
@@ -101,54 +114,112 @@ class Routes:
         """
         self._key(a, b)
         source, node = self._network.node_index(a), self._network.node_index(b)
-        row = self._row(source)
+        between = self._between(source, node) if self._upward(source, node) else None
         hops: list[Hop] = []
         while node != source:
-            key = row[node]
-            assert key is not None
-            node, hop = min(
-                (
-                    (previous, hop)
-                    for previous, delay_ns, hop in self._in[node]
-                    if row[previous] == (key[0] - delay_ns, key[1] - 1)
-                ),
-                key=lambda step: (self._names[step[0]], step[1]),
-            )
+            node, hop = self._last_hop(source, node) if between is None else between[node]
             hops.append(hop)
         return tuple(reversed(hops))
 
     def reaches(self, a: str, b: str) -> bool:
         """Return whether there is a route from `a` to `b`."""
-        return self._row(self._network.node_index(a))[self._network.node_index(b)] is not None
+        return self._key_of(self._network.node_index(a), self._network.node_index(b)) is not None
+
+    def nearest(self, tier: int) -> list[tuple[int, str] | None]:
+        """Return, for every node, the delay in nanoseconds to the nearest node of a tier that hosts a deployment.
+
+        Ties go to the smaller name, which comes second; None where no such node can be reached.
+        """
+        if tier not in self._nearest:
+            found: list[tuple[int, str] | None] = [None] * len(self._names)
+            queue = [
+                (0, name, self._network.node_index(name))
+                for name in self._first_at
+                if self._network.node(name).tier == tier
+            ]
+            heapq.heapify(queue)
+            while queue:
+                delay, name, node = heapq.heappop(queue)
+                if found[node] is not None:
+                    continue
+                found[node] = delay, name
+                for previous, link_delay, _ in self._in[node]:
+                    if found[previous] is None:
+                        heapq.heappush(queue, (delay + link_delay, name, previous))
+            self._nearest[tier] = found
+        return self._nearest[tier]
+
+    def first_at(self, node: str) -> Deployment:
+        """Return the deployment at a node whose model comes first by name."""
+        return self._first_at[node]
 
     def _key(self, a: str, b: str) -> _Key:
-        key = self._row(self._network.node_index(a))[self._network.node_index(b)]
+        key = self._key_of(self._network.node_index(a), self._network.node_index(b))
         if key is None:
             msg = f"node {b!r} cannot be reached from {a!r}: no links lead there; add a [[link]] between their sides"
             raise UnsupportedError(msg)
         return key
 
+    def _key_of(self, source: int, target: int) -> _Key | None:
+        return self._to(target)[source] if self._upward(source, target) else self._row(source)[target]
+
+    def _upward(self, source: int, target: int) -> bool:
+        """Whether the route is read from the table of its end: to a higher tier there are few ends, many sources."""
+        nodes = self._network.nodes
+        return not self._dense and source not in self._rows and nodes[source].tier < nodes[target].tier
+
+    def _to(self, target: int) -> list[_Key | None]:
+        if target not in self._ways:
+            self._ways[target] = _dijkstra(self._in, target)
+        return self._ways[target]
+
+    def _between(self, source: int, target: int) -> dict[int, tuple[int, Hop]]:
+        """Return the last hop to every node on a shortest route from source to target, by the rule of `_last_hop`."""
+        before: dict[int, tuple[int, Hop]] = {}
+        seen, queue = {source}, [source]
+        while queue:
+            node = queue.pop()
+            for following, hop in self._onward(node, target):
+                step = node, hop
+                if following not in before or self._order(step) < self._order(before[following]):
+                    before[following] = step
+                if following not in seen:
+                    seen.add(following)
+                    queue.append(following)
+        return before
+
+    def _onward(self, node: int, target: int) -> list[tuple[int, Hop]]:
+        """Return the links that shortest routes to target take from a node."""
+        if (node, target) not in self._steps:
+            row = self._to(target)
+            delay, hops = row[node] or (0, 0)
+            self._steps[node, target] = [
+                (following, hop)
+                for following, delay_ns, hop in self._links_of[node]
+                if row[following] == (delay - delay_ns, hops - 1)
+            ]
+        return self._steps[node, target]
+
+    def _last_hop(self, source: int, node: int) -> tuple[int, Hop]:
+        """Return the node before this one on the route from source, and the link from there."""
+        if (source, node) not in self._lasts:
+            row = self._row(source)
+            delay, hops = row[node] or (0, 0)
+            steps = (
+                (previous, hop)
+                for previous, delay_ns, hop in self._in[node]
+                if row[previous] == (delay - delay_ns, hops - 1)
+            )
+            self._lasts[source, node] = min(steps, key=self._order)
+        return self._lasts[source, node]
+
+    def _order(self, step: tuple[int, Hop]) -> tuple[str, Hop]:
+        return self._names[step[0]], step[1]
+
     def _row(self, source: int) -> list[_Key | None]:
         if source not in self._rows:
-            self._rows[source] = self._row_of_all(source) if self._dense else self._dijkstra(source)
+            self._rows[source] = self._row_of_all(source) if self._dense else _dijkstra(self._links_of, source)
         return self._rows[source]
-
-    def _dijkstra(self, source: int) -> list[_Key | None]:
-        row: list[_Key | None] = [None] * len(self._names)
-        queue: list[tuple[int, int, int]] = [(0, 0, source)]
-        row[source] = (0, 0)
-        while queue:
-            delay, hops, node = heapq.heappop(queue)
-            if row[node] != (delay, hops):
-                continue
-            hops += 1
-            for neighbour, link_delay in self._out[node]:
-                key = (delay + link_delay, hops)
-                known = row[neighbour]
-                if known is None or key < known:
-                    row[neighbour] = key
-                    heapq.heappush(queue, (*key, neighbour))
-        return row
 
     def _row_of_all(self, source: int) -> list[_Key | None]:
         if self._all is None:
@@ -156,8 +227,8 @@ class Routes:
             scale = 1 << count.bit_length()  # key = delay * scale + hops
             table = np.full((count, count), _UNREACHABLE, np.int64)
             np.fill_diagonal(table, 0)
-            for node, row in enumerate(self._out):
-                for neighbour, delay in row:
+            for node, row in enumerate(self._links_of):
+                for neighbour, delay, _ in row:
                     table[node, neighbour] = min(table[node, neighbour], delay * scale + 1)
             through = np.empty_like(table)
             for middle in range(count):
@@ -166,6 +237,25 @@ class Routes:
             self._all = table, scale
         table, scale = self._all
         return [divmod(key, scale) if key < _UNREACHABLE else None for key in table[source].tolist()]
+
+
+def _dijkstra(links: list[list[_Link]], source: int) -> list[_Key | None]:
+    """Return the key of every node from source, or with the links turned round the key from every node to it."""
+    row: list[_Key | None] = [None] * len(links)
+    queue: list[tuple[int, int, int]] = [(0, 0, source)]
+    row[source] = (0, 0)
+    while queue:
+        delay, hops, node = heapq.heappop(queue)
+        if row[node] != (delay, hops):
+            continue
+        hops += 1
+        for neighbour, link_delay, _ in links[node]:
+            key = (delay + link_delay, hops)
+            known = row[neighbour]
+            if known is None or key < known:
+                row[neighbour] = key
+                heapq.heappush(queue, (*key, neighbour))
+    return row
 
 
 def path(network: Network, ingress: str) -> tuple[Deployment, ...]:
@@ -198,21 +288,16 @@ def path(network: Network, ingress: str) -> tuple[Deployment, ...]:
     >>> [deployment.name for deployment in path(network, "edge")]
     ['medium@edge', 'large@cloud']
     """
-    start = network.node(ingress)
-    row = network.routes._row(network.node_index(ingress))
-    best: dict[int, tuple[tuple[int, str, str], Deployment]] = {}
-    for deployment in network.deployments:
-        index = network.node_index(deployment.node)
-        tier, key = network.nodes[index].tier, row[index]
-        if tier < start.tier or key is None:
-            continue
-        rank = (key[0], deployment.node, deployment.model)
-        if tier not in best or rank < best[tier][0]:
-            best[tier] = rank, deployment
+    start, index = network.node(ingress), network.node_index(ingress)
+    best = []
+    for tier in network.tiers:
+        found = network.routes.nearest(tier)[index] if tier >= start.tier else None
+        if found is not None:
+            best.append(network.routes.first_at(found[1]))
     if not best:
         msg = (
             f"node {ingress!r}: no deployment can be reached from there in its tier ({start.tier}) or above; "
             "add a deployment or a link"
         )
         raise UnsupportedError(msg)
-    return tuple(best[tier][1] for tier in sorted(best))
+    return tuple(best)

@@ -199,9 +199,9 @@ class Run:
         if np.any(~((shares >= 0) & (shares <= 1))):
             msg = f"quantiles must lie between 0 and 1, not {q!r}"
             raise BadValueError(msg)
-        total = int(self._latency_ranks[-1])
-        rank = np.maximum(np.ceil(shares * total), 1).astype(np.uint64)
-        return self._latencies_ns[np.searchsorted(self._latency_ranks, rank)] / 1e3
+        # A quotient is rounded as the literal that a share was written as; a product q n may miss a whole number.
+        reached = self._latency_ranks / self._latency_ranks[-1]
+        return self._latencies_ns[np.searchsorted(reached, shares)] / 1e3
 
     def outcomes(self, start: int = 0, stop: int | None = None) -> pa.Table:
         """Work out what happened to every request.
@@ -392,13 +392,14 @@ class Run:
         n = tally["requests"]
         lanes = len(self._plans)
         settled = tally["settled"].reshape(lanes, -1).astype(np.float64)
+        answered = tally["answered"].reshape(lanes, -1).astype(np.float64)
         by_node = {node.name: 0.0 for node in self.network.nodes}
         by_model = dict.fromkeys(self.predictions.models, 0.0)
         for lane in range(lanes):
             for stage, node in enumerate(self._stage_names(lane, "nodes")):
                 by_node[node] += float(settled[lane, stage]) / n
             for stage, model in enumerate(self._stage_names(lane, "models")):
-                by_model[model] = by_model.get(model, 0.0) + float(settled[lane, stage]) / n
+                by_model[model] = by_model.get(model, 0.0) + float(answered[lane, stage]) / n
         accuracy = None
         if tally["labelled"]:
             weight = tally["sample_weight"].astype(np.float64)

@@ -119,8 +119,11 @@ class Summary:
         Mean per request, and the sum.
     stages : float
         Mean number of stages consulted.
-    settled_by_node, settled_by_model : dict of str to float
-        Share of requests settled there.
+    settled_by_node : dict of str to float
+        Share of requests whose last consulted stage stands there.
+    settled_by_model : dict of str to float
+        Share of requests whose answer is that model's: `model` in the outcomes. Where the last stage gave no answer,
+        it is an earlier stage's; requests without any answer count for no model.
     settled_by_stage : list of float
         Share of requests settled at each stage of the plan.
     accuracy_by_class, accuracy_by_ingress : dict of str to float

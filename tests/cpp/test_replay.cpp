@@ -190,6 +190,9 @@ TEST("quantiles are nearest ranks") {
   CHECK_EQ(tally.quantile(0.9), 200);
   CHECK_EQ(tally.quantile(0.91), 900);
   CHECK_EQ(tally.quantile(1.0), 900);
+  tally.requests = 20;
+  tally.latencies = {{100, 11}, {200, 9}};  // 0.55 * 20 is more than 11 in float64
+  CHECK_EQ(tally.quantile(0.55), 100);
 }
 
 int main() { return check::run_all(); }

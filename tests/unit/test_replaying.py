@@ -214,6 +214,8 @@ def test_a_model_without_an_answer_is_passed_and_the_best_so_far_stands(net):
     assert o["model"].to_pylist() == ["small", "medium", None, "medium"]
     assert o["stages"].to_pylist() == [3, 2, 3, 2]
     assert run.summary.status == {"answered": 2, "degraded": 1, "rejected": 0, "expired": 0, "failed": 1}
+    assert run.summary.settled_by_model == {"small": 0.25, "medium": 0.5, "large": 0.0}  # as `model` above
+    assert run.summary.settled_by_node == {"device": 0.0, "edge": 0.5, "cloud": 0.5}
     assert run.summary.labelled == 3
     assert run.summary.accuracy == pytest.approx(2 / 3)
     assert run.summary.goodput == 0.5
@@ -374,6 +376,17 @@ def test_quantiles_are_exact(preds, net, trace):
     assert run.latency_quantiles(q).tolist() == np.quantile(latency, q, method="inverted_cdf").tolist()
     with pytest.raises(ci.BadValueError, match="between 0 and 1"):
         run.latency_quantiles(1.5)
+
+
+def test_a_quantile_is_the_rank_that_its_share_names(preds, net):
+    """0.55 * 20 is 11.000000000000002 in float64; the rank is 11 all the same."""
+    for n in (20, 25, 100, 128, 1000):
+        trace = ci.Trace(np.arange(n) * 1000, ["device"] * n, np.zeros(n, np.int32))
+        run = ci.replay(trace, preds, net, ci.Local())
+        run._latencies_ns, run._latency_ranks = np.arange(1, n + 1) * 1000, np.arange(1, n + 1, dtype=np.uint64)
+        ranks = np.arange(1, n + 1)
+        assert np.array_equal(run.latency_quantiles([float(f"{k / n:.6g}") for k in ranks]), ranks)
+        assert np.array_equal(run.latency_quantiles([k / n for k in ranks]), ranks)
 
 
 def test_compare_shares_and_orders(preds, net, trace):

@@ -32,6 +32,8 @@ def logits(rows, classes, seed=0):
     z[sort == 4] *= 25.0  # nearly certain
     z[sort == 5] *= np.float32(1e-41)  # denormal
     z[sort == 6] += np.float32(1e4)
+    z[sort == 8] = -np.float32(rng.uniform(0.0, 10.0))  # one above many equal ones: rounding errors of one sign add up
+    z[np.flatnonzero(sort == 8), rng.integers(classes)] = np.float32(0.0)
     if classes > 1:
         near = np.flatnonzero(sort == 7)
         z[near, 0] = np.float32(9.0)

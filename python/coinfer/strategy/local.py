@@ -35,9 +35,7 @@ class Local(Strategy):
 
     def plan(self, network: Network, ingress: str) -> PlanSpec:
         """Consult the model at the ingress node, and stop."""
-        here = [d for d in network.deployments if d.node == ingress]
-        if self.model is not None:
-            here = [d for d in here if d.model == self.model]
+        here = [d for d in network.deployments_at(ingress) if self.model in (None, d.model)]
         if not here:
             what = f"model {self.model!r}" if self.model is not None else "a model"
             msg = f"Local needs {what} at every ingress node, but node {ingress!r} has none"

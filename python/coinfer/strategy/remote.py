@@ -55,11 +55,10 @@ class Remote(Strategy):
         return PlanSpec((StageSpec((self._deployment(network, ingress),)),))
 
     def _deployment(self, network: Network, ingress: str) -> Deployment:
-        if self.node is not None:
-            network.node(self.node)
+        among = network.deployments if self.node is None else network.deployments_at(self.node)
         if self.model is not None:
             network.model(self.model)
-        there = [d for d in network.deployments if self.node in (None, d.node) and self.model in (None, d.model)]
+        there = [d for d in among if self.model in (None, d.model)]
         if self.node is None:
             there = [d for d in there if network.routes.reaches(ingress, d.node)]
             there = sorted(there, key=lambda d: (network.routes.delay_ms(ingress, d.node), d.node))[:1]

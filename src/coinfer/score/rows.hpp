@@ -121,29 +121,37 @@ struct Rows {
 
   static COINFER_INLINE Sums zero() { return {L::fill(0.0F), L::fill(0.0F), L::fill(0.0F)}; }
 
-  /// Add n vectors to a pair of sums in turn. Step by step for all of them, because the chain of operations for one is
-  /// long and a CPU looks only so far ahead for others to start.
-  template <Input input, unsigned wants, int n>
+  /// Add n vectors to a pair of sums, in turn or, if `paired`, their sum to one of them. Step by step for all of them,
+  /// because the chain of operations for one is long and a CPU looks only so far ahead for others to start.
+  template <Input input, unsigned wants, bool paired = false, int n>
   static COINFER_INLINE void add(Sums (&sums)[2], const Float (&z)[n], Float max, const Scale& scale, int first = 0) {
+    static_assert(!paired || n == 2);
+    const auto of = [&](int k) -> Sums& { return sums[(paired ? first : first + k) & 1]; };
+    const auto square = [&](const Float(&x)[n]) {
+      if constexpr ((wants & squares) != 0) {
+        if constexpr (paired) {
+          of(0).squares = of(0).squares + (x[0] * x[0] + x[1] * x[1]);
+        } else {
+          for (int k = 0; k < n; ++k) of(k).squares = L::fma(x[k], x[k], of(k).squares);
+        }
+      }
+    };
     Float d[n], e[n];
     for (int k = 0; k < n; ++k) d[k] = distance<input>(z[k], max);
     if constexpr (wants == 0) {
       for (int k = 0; k < n; ++k) sums[0].weighted = sums[0].weighted + d[k];
     } else if constexpr (input == Input::probs) {
-      for (int k = 0; k < n; ++k) {
-        Sums& s = sums[(first + k) & 1];
-        s.weighted = L::fma(z[k], log2(L::max(z[k], L::fill(smallest))), s.weighted);
-        s.squares = L::fma(z[k], z[k], s.squares);
-      }
+      for (int k = 0; k < n; ++k) of(k).weighted = L::fma(z[k], log2(L::max(z[k], L::fill(smallest))), of(k).weighted);
+      square(z);
     } else {
       for (int k = 0; k < n; ++k) d[k] = L::max(scale.least, d[k]);  // in this order a NaN stays one
       power(d, scale, e);
+      if constexpr (paired) of(0).sum = of(0).sum + (e[0] + e[1]);
       for (int k = 0; k < n; ++k) {
-        Sums& s = sums[(first + k) & 1];
-        s.sum = s.sum + e[k];
-        s.weighted = L::fma(e[k], d[k], s.weighted);
-        if constexpr ((wants & squares) != 0) s.squares = L::fma(e[k], e[k], s.squares);
+        if constexpr (!paired) of(k).sum = of(k).sum + e[k];
+        of(k).weighted = L::fma(e[k], d[k], of(k).weighted);
       }
+      square(e);
     }
   }
 
@@ -220,32 +228,47 @@ struct Rows {
     for (std::ptrdiff_t j = n * width; j < lanes * width; j += lanes) L::store(out + j, L::fill(0.0F));
   }
 
-  /// The sums of `L::width` transposed rows, entry j of all of them at 16 j. Every 16 classes the sums are added to the
-  /// total, which bounds the rounding error. On the way the cache lines `ahead` are asked for, as many as there are
-  /// classes; of two calls for the same lines each asks for every other one, beginning with line `part`.
+  /// The sums of `L::width` transposed rows, entry j of all of them at 16 j: pairs, blocks of 16 classes, and a binary
+  /// tree over the blocks, which keeps rounding errors from adding up. On the way the cache lines `ahead` are asked
+  /// for, as many as there are classes; of two calls for the same lines each asks for every other one, the first for
+  /// `part`.
   template <Input input, unsigned wants>
   static COINFER_INLINE Sums mass_of_columns(const float* columns, std::ptrdiff_t classes, Float max,
                                              const Scale& scale, const float* ahead, std::ptrdiff_t part) {
-    Sums total = zero(), s[2] = {total, total};
+    Sums tree[4];  // [k]: the sums of 2^k blocks, if that bit of the number of blocks is set
+    Sums s[2] = {zero(), zero()};
     std::ptrdiff_t j = 0;
-    for (; j + 2 <= classes; j += 2) {
-      for (std::ptrdiff_t k = part; k < 2; k += lanes / L::width) __builtin_prefetch(ahead + lanes * (j + k));
-      const Float z[2] = {entry<input>(L::load(columns + lanes * j)), entry<input>(L::load(columns + lanes * (j + 1)))};
-      add<input, wants>(s, z, max, scale);
-      if (j % lanes == lanes - 2) {
+    const auto pair_at = [&](std::ptrdiff_t at, int which) {
+      for (std::ptrdiff_t k = part; k < 2; k += lanes / L::width) __builtin_prefetch(ahead + lanes * (at + k));
+      const Float z[2] = {entry<input>(L::load(columns + lanes * at)),
+                          entry<input>(L::load(columns + lanes * (at + 1)))};
+      add<input, wants, true>(s, z, max, scale, which);
+    };
+    for (; j + 4 <= classes; j += 4) {
+      pair_at(j, 0);
+      pair_at(j + 2, 1);
+      if (j % lanes == lanes - 4) {
         join(s[0], s[1]);
-        join(total, s[0]);
+        int level = 0;
+        for (; (j / lanes >> level & 1) != 0; ++level) join(s[0], tree[level]);
+        tree[level] = s[0];
         s[0] = zero();
         s[1] = s[0];
       }
     }
+    if (j + 2 <= classes) {
+      pair_at(j, 0);
+      j += 2;
+    }
     if (j < classes) {
       const Float z[1] = {entry<input>(L::load(columns + lanes * j))};
-      add<input, wants>(s, z, max, scale);
+      add<input, wants>(s, z, max, scale, 1);
     }
     join(s[0], s[1]);
-    join(total, s[0]);
-    return total;
+    for (int level = 0; level < 4; ++level) {
+      if ((classes / lanes >> level & 1) != 0) join(s[0], tree[level]);
+    }
+    return s[0];
   }
 
   /// The sums of sixteen transposed rows. One register at a time: its chain of operations is long, and so its constants

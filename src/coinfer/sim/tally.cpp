@@ -29,6 +29,7 @@ void accumulate(Tally& into, const Tally& from) {
   accumulate(into.lane_labelled, from.lane_labelled);
   accumulate(into.lane_correct, from.lane_correct);
   accumulate(into.settled, from.settled);
+  accumulate(into.answered, from.answered);
   accumulate(into.sample_weight, from.sample_weight);
   accumulate(into.class_labelled, from.class_labelled);
   accumulate(into.class_correct, from.class_correct);
@@ -50,11 +51,11 @@ Weighted condense(Weighted latencies) {
 
 std::int64_t Tally::quantile(double q) const {
   if (requests == 0) return 0;
-  const auto rank = static_cast<std::uint64_t>(std::ceil(q * static_cast<double>(requests)));
   std::uint64_t seen = 0;
   for (const auto& [latency, count] : latencies) {
     seen += count;
-    if (seen >= std::max<std::uint64_t>(rank, 1)) return latency;
+    // A quotient is rounded as the literal that q was written as; a product q n may miss a whole number.
+    if (static_cast<double>(seen) / static_cast<double>(requests) >= q) return latency;
   }
   return latencies.back().first;
 }
@@ -65,6 +66,7 @@ Tally Ledger::empty() const {
   tally.lane_labelled.resize(lanes_);
   tally.lane_correct.resize(lanes_);
   tally.settled.resize(lanes_ * stages_);
+  tally.answered.resize(lanes_ * stages_);
   tally.sample_weight.resize(samples_);
   tally.class_labelled.resize(classes_);
   tally.class_correct.resize(classes_);
@@ -83,6 +85,7 @@ void Ledger::add(Tally& tally, const Outcome& outcome, std::size_t lane, bool in
   tally.pico_usd += wide * outcome.pico_usd;
   tally.lane_requests[lane] += weight;
   tally.settled[lane * stages_ + outcome.settled] += weight;
+  if (outcome.answer != no_answer) tally.answered[lane * stages_ + outcome.answered_by] += weight;
   if (outcome.correct < 0) return;
   const std::uint64_t right = outcome.correct == 1 ? weight : 0;
   tally.labelled += weight;

@@ -52,7 +52,8 @@ struct Tally {
   std::vector<std::uint64_t> lane_requests;  // [lane]
   std::vector<std::uint64_t> lane_labelled;
   std::vector<std::uint64_t> lane_correct;
-  std::vector<std::uint64_t> settled;         // [lane][stage]
+  std::vector<std::uint64_t> settled;         // [lane][stage]: by the last stage that was consulted
+  std::vector<std::uint64_t> answered;        // [lane][stage]: by the stage whose answer stands
   std::vector<std::uint64_t> sample_weight;   // [sample]: labelled requests
   std::vector<std::uint64_t> class_labelled;  // [class of the truth]
   std::vector<std::uint64_t> class_correct;
