@@ -566,7 +566,7 @@ class Network:
         lowest = self.tiers[0]
         return tuple(n.name for n in self.nodes if (n.tier == lowest if n.ingress is None else n.ingress))
 
-    @property
+    @cached_property
     def queueing(self) -> bool:
         """Whether requests wait for each other: as `queues` says, else if some deployment says how."""
         return any(d.queues for d in self.deployments) if self.queues is None else self.queues
