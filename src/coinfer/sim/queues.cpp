@@ -585,12 +585,13 @@ class Loop final : public Queues::Core {
     follow(at, token, true);
   }
 
-  /// Form batches as Triton's dynamic batcher does, while there is room for formed ones to wait.
+  /// Form batches as Triton's dynamic batcher does: when an instance is idle. Nothing is formed ahead: on a real server
+  /// (2.51, Python backend, 52 ms, 15 to 80 requests per second) nobody waited longer than the batch that was running.
   void form(std::uint32_t place, std::int64_t at) {
     const Station& station = config_[place];
     Place& p = places_[place];
     const std::size_t limit = station.preferred.empty() ? station.max_batch : station.preferred.back();
-    while (p.waiting > 0 && (station.instances == 0 || p.formed.size() < station.instances)) {
+    while (p.waiting > 0 && (station.instances == 0 || p.busy + p.formed.size() < station.instances)) {
       std::size_t pending = 0;
       std::int64_t oldest = forever;
       for (auto& [level, line] : p.lines) {
