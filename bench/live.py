@@ -21,7 +21,7 @@ import numpy as np
 
 import coinfer as ci
 from coinfer import service
-from coinfer.live import LocalNetwork, Settings, collect, ladder, profile, run
+from coinfer.live import LiveRun, LocalNetwork, Settings, collect, ladder, page, profile, run
 from coinfer.live.triton import free_ports
 
 PADS_MS = {"device": ("tree", 10.0, 0.0), "edge": ("mlp", 20.0, 1e-6), "cloud": ("ensemble", 50.0, 4e-5)}
@@ -67,6 +67,7 @@ def main() -> int:
     options.out.mkdir(parents=True)
     net, data = network(), ladder.images()
     rows: list[dict[str, Any]] = []
+    runs: dict[str, LiveRun] = {}
     say = sys.stdout.write
     with LocalNetwork(net) as local:
         for node in net.nodes:
@@ -87,11 +88,13 @@ def main() -> int:
                 net, strategy, data.asked, labels=data.asked_labels, trace=trace, out=folder,
                 settings=Settings(emulate_links=True), progress=progress(name),
             )  # fmt: skip
+            runs[name] = result
             rows.append(row(name, result, trace, predictions, profiled, strategy))
     (options.out / "live.json").write_text(json.dumps(rows, indent=2) + "\n")
     say("\r\x1b[K" + table(rows) + "\n")
-    ci.compare(trace, predictions, profiled, STRATEGIES).report(options.report, title="Replay of the live network")
-    say(f"\nRuns: {options.out}\nReport of the replay: {options.report}\n")
+    replayed = ci.compare(trace, predictions, profiled, STRATEGIES)
+    page(runs, options.report, replayed.runs, title="Live runs beside their replay")
+    say(f"\nRuns: {options.out}\nReport: {options.report}\n")
     return 0 if all(r["identical"] == r["requests"] == options.requests for r in rows) else 1
 
 

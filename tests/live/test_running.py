@@ -103,6 +103,11 @@ def test_a_healthy_run_answers_everything_and_replays_equal(local, data, tmp_pat
     check(result, requests=120)
     assert result.complete
     assert counts(result) == {"answered": 120}
+    from coinfer.live import page
+
+    text = page({"this run": result}, tmp_path / "page.html").read_text()
+    assert "How requests ended" in text
+    assert "<td>120</td>" in text
     assert result.summary.accuracy > 0.7
     outcomes = result.outcomes()
     assert outcomes.column("request").to_pylist() == list(range(120))

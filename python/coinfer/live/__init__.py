@@ -10,16 +10,29 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from coinfer.live.collecting import collect
+    from coinfer.live.picturing import page
     from coinfer.live.profiling import profile
     from coinfer.live.result import Distance, LiveRun, Redecided
     from coinfer.live.router import Settings
     from coinfer.live.running import resume, run
     from coinfer.live.triton import LocalNetwork
 
-__all__ = ["Distance", "LiveRun", "LocalNetwork", "Redecided", "Settings", "collect", "profile", "resume", "run"]
+__all__ = [
+    "Distance",
+    "LiveRun",
+    "LocalNetwork",
+    "Redecided",
+    "Settings",
+    "collect",
+    "page",
+    "profile",
+    "resume",
+    "run",
+]
 
 _HOMES = {
     "collect": "collecting",
+    "page": "picturing",
     "profile": "profiling",
     "Distance": "result",
     "LiveRun": "result",

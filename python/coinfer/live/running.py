@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import hashlib
 import logging
 import os
@@ -407,8 +408,13 @@ class _Session:
         else:
             msg = "coinfer.live.run starts an event loop of its own; inside one, call it with asyncio.to_thread"
             raise BadValueError(msg)
-        with asyncio.Runner(loop_factory=self._loop) as runner:
-            runner.run(self._run(folder, segment, rows, concurrency, resent))
+        # What exists now lives as long as the run: a full collection among requests would look at all of it for nothing.
+        gc.freeze()
+        try:
+            with asyncio.Runner(loop_factory=self._loop) as runner:
+                runner.run(self._run(folder, segment, rows, concurrency, resent))
+        finally:
+            gc.unfreeze()
 
     def _loop(self) -> asyncio.AbstractEventLoop:
         """Make a loop whose timers are exact to microseconds: epoll, the default, rounds up to milliseconds."""
