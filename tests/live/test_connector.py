@@ -1,12 +1,18 @@
 """Reading and checking what servers say, and their errors; on real servers where they can be made to say it."""
 
 import asyncio
+import contextlib
+import shutil
+import socket
+import ssl
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
 
+import coinfer as ci
 from coinfer import service
 from coinfer.errors import (
     BadValueError,
@@ -17,7 +23,8 @@ from coinfer.errors import (
     UnsupportedError,
 )
 from coinfer.live.connector import Asking, Facts, ask_of, connect, decode, from_bf16, one, split, to_bf16
-from coinfer.network import Deployment, Node
+from coinfer.live.running import run
+from coinfer.network import Deployment, Network, Node
 from live_servers import chain, require_triton
 
 TENSORS = {"input": "X", "output": "Y", "form": "probs"}
@@ -228,3 +235,61 @@ def test_a_padded_model_says_what_its_law_says(tmp_path):
     config = (tmp_path / "tree/config.pbtxt").read_text()
     for line in ("max_batch_size: 4", "preferred_batch_size: [ 2, 4 ]", "max_queue_size: 9", "microseconds: 100"):
         assert line in config
+
+
+CA = """
+[ca]
+default_ca = own
+[own]
+database = index.txt
+serial = serial
+new_certs_dir = .
+default_md = sha256
+policy = any
+x509_extensions = names
+[any]
+commonName = supplied
+[names]
+subjectAltName = DNS:localhost,IP:127.0.0.1
+basicConstraints = critical,CA:TRUE
+"""
+
+
+@pytest.mark.parametrize("scheme", ["grpcs", "https"])
+def test_an_expired_certificate_is_said_before_any_load(scheme, tmp_path):
+    """The handshake fails before a server says anything, so a bare TLS socket will do for one."""
+    pytest.importorskip("tritonclient.grpc")
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("needs openssl to make a certificate")
+    (tmp_path / "ca.cnf").write_text(CA)
+    (tmp_path / "index.txt").touch()
+    (tmp_path / "serial").write_text("01\n")
+    request = "req -new -newkey rsa:2048 -nodes -keyout key.pem -out csr.pem -subj /CN=localhost"
+    sign = "ca -config ca.cnf -selfsign -batch -notext -in csr.pem -keyfile key.pem -out cert.pem"
+    for command in (request, f"{sign} -startdate 20200101000000Z -enddate 20200201000000Z"):
+        subprocess.run([openssl, *command.split()], cwd=tmp_path, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    context.set_alpn_protocols(["h2"] if scheme == "grpcs" else ["http/1.1"])
+    rows = np.zeros((2, 4), np.float32)
+
+    def serve(listener):
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with contextlib.suppress(OSError), context.wrap_socket(connection, server_side=True):
+                pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,), daemon=True)
+        thread.start()
+        url = f"{scheme}://localhost:{listener.getsockname()[1]}"
+        node = Node("n", 0, triton=url, tls={"ca": str(tmp_path / "cert.pem")})
+        network = Network((node,), (), (), (deployment(),), control="ingress")
+        with pytest.raises(UnavailableError, match=r"m@n at .* cannot be reached: .*certificate has expired"):
+            run(network, ci.Local(), rows, concurrency=1, out=tmp_path / "run")
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(5)
