@@ -408,7 +408,7 @@ class _Session:
         else:
             msg = "coinfer.live.run starts an event loop of its own; inside one, call it with asyncio.to_thread"
             raise BadValueError(msg)
-        # What exists now lives as long as the run: a full collection among requests would look at all of it for nothing.
+        # What exists now outlives the run: a full collection among requests would look at all of it for nothing.
         gc.freeze()
         try:
             with asyncio.Runner(loop_factory=self._loop) as runner:
