@@ -143,6 +143,19 @@ Station station_of(const StationRow& row) {
   return station;
 }
 
+std::vector<Station> stations_of(const std::vector<StationRow>& rows) {
+  std::vector<Station> stations;
+  for (const StationRow& row : rows) stations.push_back(station_of(row));
+  return stations;
+}
+
+QueueEngine engine_of(const std::string& name) {
+  if (name == "feed-forward") return QueueEngine::feed_forward;
+  if (name == "hops") return QueueEngine::hops;
+  if (name == "events") return QueueEngine::events;
+  throw py::value_error("unknown engine '" + name + "'");
+}
+
 py::object wide(Wide value) {
   const auto low = static_cast<std::uint64_t>(value);
   const auto high = static_cast<std::int64_t>(value >> 64);
@@ -230,15 +243,14 @@ void register_queues(py::module_& sim) {
       .def(py::init([](const std::vector<HeldLane*>& lanes, const py::object& truth, std::size_t classes,
                        std::uint64_t seed, const std::vector<StationRow>& stations, std::size_t links,
                        const std::vector<Held*>& outputs, const std::string& engine, bool rows, std::uint64_t row_first,
-                       std::uint64_t row_last, std::int64_t warmup_ns, std::int64_t gossip_ns) {
+                       std::uint64_t row_last, std::int64_t warmup_ns, std::int64_t gossip_ns, bool exact) {
              HeldQueues held;
              std::vector<Lane> plain;
              for (const HeldLane* lane : lanes) {
                plain.push_back(lane->lane);
                held.arrays.insert(held.arrays.end(), lane->arrays.begin(), lane->arrays.end());
              }
-             std::vector<Station> places;
-             for (const StationRow& row : stations) places.push_back(station_of(row));
+             std::vector<Station> places = stations_of(stations);
              std::vector<Outputs> tables;
              for (const Held* table : outputs) {
                tables.push_back(table->outputs);
@@ -250,8 +262,8 @@ void register_queues(py::module_& sim) {
              held.lanes = plain.size();
              held.samples = plain.empty() ? 0 : plain.front().evidence->rows;
              QueueOptions options;
-             options.listed = engine == "events";
-             if (!options.listed && engine != "hops") throw py::value_error("unknown engine '" + engine + "'");
+             options.engine = engine_of(engine);
+             options.exact = exact;
              options.rows = rows;
              options.row_first = row_first;
              options.row_last = row_last;
@@ -263,7 +275,8 @@ void register_queues(py::module_& sim) {
            }),
            py::arg("lanes"), py::arg("labels"), py::arg("classes"), py::arg("seed"), py::arg("stations"),
            py::arg("links"), py::arg("outputs"), py::arg("engine"), py::arg("rows") = false, py::arg("row_first") = 0,
-           py::arg("row_last") = UINT64_MAX, py::arg("warmup_ns") = 0, py::arg("gossip_ns") = 0)
+           py::arg("row_last") = UINT64_MAX, py::arg("warmup_ns") = 0, py::arg("gossip_ns") = 0,
+           py::arg("exact") = true)
       .def(
           "push",
           [](const HeldQueues& self, const py::object& arrival_ns, const py::object& lane, const py::object& sample,
@@ -275,6 +288,14 @@ void register_queues(py::module_& sim) {
           },
           py::arg("arrival_ns"), py::arg("lane"), py::arg("sample"), py::arg("deadline_ns") = py::none(),
           py::arg("priority") = py::none(), py::arg("first") = 0)
+      .def_static(
+          "feeds_forward",
+          [](const std::vector<HeldLane*>& lanes, const std::vector<StationRow>& stations) {
+            std::vector<Lane> plain;
+            for (const HeldLane* lane : lanes) plain.push_back(lane->lane);
+            return Queues::feeds_forward(plain, stations_of(stations));
+          },
+          py::arg("lanes"), py::arg("stations"))
       .def("finish",
            [](const HeldQueues& self) {
              const py::gil_scoped_release release;

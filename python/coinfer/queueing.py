@@ -1,9 +1,12 @@
 """Replay with queues: which engine a strategy needs on a network, and what stations and links did under load.
 
-Three engines give the same outcome for every request that more than one of them can replay:
+Four engines give the same outcome for every request that more than one of them can replay:
 
 ``direct``
     Nobody waits: a network without queues and decisions that depend on the sample alone.
+``feed-forward``
+    First come, first served, decisions that depend on the sample alone, and an order in which requests visit
+    deployments: one after the other, a window of the trace at a time. No groups, deadlines or queues at links.
 ``hops``
     First come, first served; decisions may look at queues. One event per visit of a deployment.
 ``events``
@@ -21,7 +24,6 @@ from coinfer._core import sim
 from coinfer.errors import BadValueError, OverloadWarning, UnsupportedError, nearest
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from coinfer.compiling import CompiledPlan, Compiler
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ENGINES", "Load", "Queued", "choose"]
 
-ENGINES = ("auto", "direct", "hops", "events")
+ENGINES = ("auto", "direct", "feed-forward", "hops", "events")
 _PART = 1 << 20
 _TOO_FEW = 1000
 
@@ -74,7 +76,13 @@ class Load:
         return out | {"batches": list(self.batches)}
 
 
-def choose(engine: str, network: Network, plans: Sequence[CompiledPlan], priority: NDArray[np.int32] | None) -> str:
+def choose(
+    engine: str,
+    compiler: Compiler,
+    plans: Sequence[CompiledPlan],
+    lanes: Sequence[sim.Lane],
+    columns: Mapping[str, Any],
+) -> str:
     """Name the engine for plans on a network: the fastest that can, or the one asked for if it can.
 
     Raises
@@ -85,6 +93,7 @@ def choose(engine: str, network: Network, plans: Sequence[CompiledPlan], priorit
     if engine not in ENGINES:
         msg = f"there is no engine {engine!r}; {nearest(str(engine), ENGINES)}"
         raise BadValueError(msg)
+    network = compiler.network
     need: dict[str, str] = {}  # engine -> why it will not do
     if network.queueing:
         need["direct"] = "requests wait for each other in this network (see Network.queues)"
@@ -94,8 +103,17 @@ def choose(engine: str, network: Network, plans: Sequence[CompiledPlan], priorit
         busy = [d for d in network.deployments if d.max_batch > 1 or d.queue_max is not None]
         if busy:
             need["hops"] = f"deployment {busy[0].name!r} batches or bounds its queue"
-        elif priority is not None:
+        elif columns.get("priority") is not None:
             need["hops"] = "requests differ in priority"
+    if "hops" in need:
+        need["feed-forward"] = need["hops"]
+    elif columns.get("deadline_ns") is not None:
+        need["feed-forward"] = "requests have deadlines"
+    elif not sim.Queues.feeds_forward(lanes, compiler.stations()):
+        need["feed-forward"] = (
+            "it needs decisions that depend on the sample alone, stages of one member, links without a queue, and an "
+            "order in which requests visit deployments"
+        )
     if engine == "auto":
         return next(name for name in ENGINES[1:] if name not in need)
     if engine in need:

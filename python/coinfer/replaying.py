@@ -36,7 +36,11 @@ if TYPE_CHECKING:
 __all__ = ["Explanation", "Requests", "Run", "replay"]
 
 _STATUS = ("open", "answered", "degraded", "rejected", "expired", "failed")
-_DOES = {"hops": "first come, first served", "events": "a list of arrivals, completions and timers"}
+_DOES = {
+    "feed-forward": "station by station",
+    "hops": "first come, first served",
+    "events": "a list of arrivals, completions and timers",
+}
 _NO_DEADLINE = np.iinfo(np.int64).max
 _CENSUS_ENTRIES_MAX = 1 << 26
 
@@ -157,11 +161,12 @@ class Run:
             strategy.certificate.check(self._plans[0].evidence, self.predictions.fingerprint)
         self._hosts = [compiler.hosts(p.spec, node) for p, node in zip(self._plans, self.trace.nodes, strict=True)]
         lanes = [compiler.lane(p, node) for p, node in zip(self._plans, self.trace.nodes, strict=True)]
-        chosen = choose(engine, self.network, self._plans, requests.priority)
+        chosen = choose(engine, compiler, self._plans, lanes, requests.columns())
         self._queued: Queued | None = None
         if chosen != "direct" or warmup_ms > 0:
             gossip_ns = round(max(p.spec.gossip_ms for p in self._plans) * 1e6)
-            chosen = "hops" if chosen == "direct" else chosen
+            if chosen == "direct":
+                chosen = "hops"
             self._queued = Queued(compiler, lanes, seed, chosen, round(warmup_ms * 1e6), gossip_ns)
             tally = self._queued.run(requests.columns())
             if tally["requests"] == 0:
@@ -499,7 +504,7 @@ def replay(
         seed share them.
     threads : int
         Does not change any result.
-    engine : {"auto", "direct", "hops", "events"}
+    engine : {"auto", "direct", "feed-forward", "hops", "events"}
         Which engine replays; all that can give the same outcomes. See `coinfer.queueing`.
     warmup_ms : float
         Requests that arrive before this time are served, but not counted.

@@ -150,6 +150,26 @@ def test_hops_equal_events(preds, control, bandwidth_mbps, jitter_ms, deadline_m
 
 
 @pytest.mark.filterwarnings("ignore::coinfer.OverloadWarning")
+@pytest.mark.parametrize("control", ["path", "ingress"])
+@pytest.mark.parametrize("instances", [1, 2, 3, 4, 8])
+def test_feed_forward_equals_the_others(preds, control, instances):
+    net = network(control, instances=instances, jitter_ms=instances % 2)
+    trace = trace_of(net, 120 * instances, 20_000)
+    for strategy in (STRATEGIES["forward"], STRATEGIES["oracle"], ci.Remote("c")):
+        runs = [
+            ci.replay(trace, preds, net, strategy, engine=e, warmup_ms=500) for e in ("feed-forward", "hops", "events")
+        ]
+        assert runs[0].summary.queue_us > 0 or instances == 8  # hardly anybody waits for eight
+        assert same(runs[0].outcomes(), runs[1].outcomes())
+        summaries = [run.summary.to_dict() | {"engine": ""} for run in runs]
+        assert summaries[0] == summaries[1]
+        for summary in summaries:
+            for load in summary["stations"].values():
+                del load["waiting_max"]
+        assert summaries[0] == summaries[2]
+    assert ci.replay(trace, preds, net, STRATEGIES["forward"]).summary.engine == "feed-forward: station by station"
+
+
 def test_ties_are_settled_alike(preds):
     """Everything at whole milliseconds, many at the same time."""
     net = ci.Network.chain(
@@ -163,6 +183,9 @@ def test_ties_are_settled_alike(preds):
     for strategy in (*STRATEGIES.values(), Aware(0.7, 1e-4), Aware(0.7, 1e-4, gossip_ms=4)):
         hops, events = (ci.replay(trace, preds, net, strategy, engine=e) for e in ("hops", "events"))
         assert same(hops.outcomes(), events.outcomes())
+    bare = ci.Trace(at, ["d"] * len(at), trace.sample)
+    forward, events = (ci.replay(bare, preds, net, STRATEGIES["forward"], engine=e) for e in ("feed-forward", "events"))
+    assert same(forward.outcomes(), events.outcomes())
 
 
 def test_a_wait_ahead_keeps_requests_from_a_full_cloud(preds):

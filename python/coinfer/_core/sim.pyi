@@ -63,7 +63,10 @@ class Queues:
         row_last: int = ...,
         warmup_ns: int = 0,
         gossip_ns: int = 0,
+        exact: bool = True,
     ) -> None: ...
+    @staticmethod
+    def feeds_forward(lanes: Sequence[Lane], stations: Sequence[_StationRow]) -> bool: ...
     def push(
         self,
         arrival_ns: NDArray[np.int64],

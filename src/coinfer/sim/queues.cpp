@@ -8,22 +8,14 @@
 #include <unordered_map>
 
 #include "coinfer/sim/agenda.hpp"
+#include "coinfer/sim/queues_core.hpp"
 
 namespace coinfer {
 namespace {
 
-constexpr std::int64_t forever = INT64_MAX;
 constexpr std::uint16_t whole_batch = UINT16_MAX;
 
 enum Phase : std::uint8_t { entering, going_up, coming_down, going_back };
-
-std::int64_t travel(const Leg& leg, std::uint64_t seed, std::uint64_t request, std::uint32_t draw) noexcept {
-  std::int64_t ns = leg.ns;
-  for (const Jitter& jitter : leg.jitters) {
-    ns += to_ns(-jitter.mean_ns * std::log(uniforms(seed, Stream::jitter, request, jitter.link, draw)[0]));
-  }
-  return ns;
-}
 
 /// One request under way.
 struct Flight {
@@ -96,132 +88,20 @@ struct Wire {
 
 }  // namespace
 
-class Queues::Core {
- public:
-  Core(std::vector<Lane> lanes, std::span<const Label> truth, std::size_t classes, std::uint64_t seed,
-       std::vector<Station> stations, std::size_t links, std::vector<Outputs> outputs, const QueueOptions& options)
-      : lanes_(std::move(lanes)),
-        seed_(seed),
-        config_(std::move(stations)),
-        outputs_(std::move(outputs)),
-        options_(options),
-        ledger_(0, 0, 0, 0, {}) {
-    if (lanes_.empty()) throw std::invalid_argument("a replay needs at least one lane");
-    const std::size_t samples = lanes_.front().evidence->rows;
-    if (!truth.empty() && truth.size() != samples) throw std::invalid_argument("one true label per sample, please");
-    if (config_.size() + links >= (1U << place_bits))
-      throw std::invalid_argument("at most 131,071 deployments and directions of links");
-    for (const Lane& lane : lanes_) check(lane, samples, links);
-    ledger_ = Ledger(lanes_.size(), stages_, samples, classes, truth);
-    tally_ = ledger_.empty();
-    places_.resize(config_.size());
-    wires_.resize(links);
-    station_loads_.resize(config_.size());
-    link_loads_.resize(links);
-    for (std::size_t d = 0; d < config_.size(); ++d) {
-      places_[d].free.assign(config_[d].instances, INT64_MIN);
-      station_loads_[d].batch_size.resize(config_[d].max_batch);
-    }
-  }
-  Core(const Core&) = delete;
-  Core& operator=(const Core&) = delete;
-  virtual ~Core() = default;
-
-  virtual void push(const Requests& batch) = 0;
-  virtual void finish() = 0;
-
-  Tally tally() const {
-    if (arrived_ != ended_ + in_flight()) throw std::logic_error("requests were lost or counted twice");
-    std::uint64_t sum = 0;
-    for (const std::uint64_t count : tally_.status) sum += count;
-    if (sum != tally_.requests) throw std::logic_error("statuses do not add up to the requests counted");
-    Tally out = tally_;
-    Weighted latencies;
-    std::vector<std::int64_t> sorted(latencies_);
-    std::sort(sorted.begin(), sorted.end());
-    for (const std::int64_t ns : sorted) {
-      if (latencies.empty() || latencies.back().first != ns) latencies.emplace_back(ns, 0);
-      ++latencies.back().second;
-    }
-    out.latencies = std::move(latencies);
-    return out;
-  }
-
-  std::uint64_t in_flight() const noexcept { return flights_.size() - idle_.size(); }
-
-  std::vector<Ended> take() {
-    std::size_t ready = 0;
-    while (ready < rows_.size() && rows_[ready].outcome.status != Status::open) ++ready;
-    std::vector<Ended> out(rows_.begin(), rows_.begin() + static_cast<std::ptrdiff_t>(ready));
-    rows_.erase(rows_.begin(), rows_.begin() + static_cast<std::ptrdiff_t>(ready));
-    row_base_ += ready;
-    return out;
-  }
-
-  std::vector<Load> station_loads_;
-  std::vector<Load> link_loads_;
-  std::int64_t first_ = forever;
-  std::int64_t last_arrival_ = 0;
-  std::int64_t last_end_ = 0;
-
- protected:
-  std::vector<Lane> lanes_;
-  std::uint64_t seed_;
-  std::vector<Station> config_;
-  std::vector<Outputs> outputs_;
-  QueueOptions options_;
-  Ledger ledger_;
-  Tally tally_;
-  std::vector<std::int64_t> latencies_;
-  std::size_t stages_ = 0;  // the most of any lane
-  std::size_t width_ = 1;   // the largest group
-  bool watched_ = false;    // some decision looks at queues
-  std::vector<Place> places_;
-  std::vector<Wire> wires_;
-  std::vector<Flight> flights_;
-  std::vector<Part> parts_;            // [slot][member of the group]
-  std::vector<std::uint8_t> visited_;  // [slot][stage]
-  std::vector<std::uint32_t> idle_;    // slots
-  std::unordered_map<std::uint32_t, Trouble> troubles_;
-  std::vector<Ended> rows_;
-  std::uint64_t row_base_ = 0;
-  std::uint64_t arrived_ = 0;
-  std::uint64_t ended_ = 0;
-  std::int64_t now_ = 0;
-
- private:
-  void check(const Lane& lane, std::size_t samples, std::size_t links) {
-    const Plan& plan = *lane.plan;
-    const std::size_t stages = plan.stages.size();
-    if (lane.enter.size() != (stages + 1) * stages || lane.back.size() != stages ||
-        lane.members.size() != plan.members.size() || lane.evidence->stages != stages ||
-        lane.evidence->rows != samples || (lane.decisions && lane.decisions->route.size() != samples)) {
-      throw std::invalid_argument("a lane's ways do not fit its plan");
-    }
-    if (!lane.decisions && !plan.rule.advance && plan.oracle) throw std::invalid_argument("the oracle decides ahead");
-    stages_ = std::max(stages_, stages);
-    for (const Stage& stage : plan.stages) width_ = std::max<std::size_t>(width_, stage.count);
-    for (const Member& member : plan.members) {
-      if (member.deployment >= config_.size()) throw std::invalid_argument("a member's deployment has no station");
-    }
-    watched_ = watched_ || !lane.decisions;
-    const auto known = [&](const Leg& leg) {
-      return std::all_of(leg.hops.begin(), leg.hops.end(), [&](const Hop& hop) { return hop.link < links; }) &&
-             leg.hops.size() < 256;
-    };
-    bool all = std::all_of(lane.enter.begin(), lane.enter.end(), known) &&
-               std::all_of(lane.back.begin(), lane.back.end(), known);
-    for (const Consult& member : lane.members) all = all && known(member.up) && known(member.down);
-    if (!all) throw std::invalid_argument("a way leads over an unknown link");
-  }
-};
-
 namespace {
 
 template <bool Listed>
 class Loop final : public Queues::Core {
  public:
-  using Core::Core;
+  Loop(std::vector<Lane> lanes, std::span<const Label> truth, std::size_t classes, std::uint64_t seed,
+       std::vector<Station> stations, std::size_t links, std::vector<Outputs> outputs, const QueueOptions& options)
+      : Core(std::move(lanes), truth, classes, seed, std::move(stations), links, std::move(outputs), options),
+        places_(config_.size()),
+        wires_(links) {
+    for (std::size_t d = 0; d < config_.size(); ++d) places_[d].free.assign(config_[d].instances, INT64_MIN);
+  }
+
+  std::uint64_t in_flight() const noexcept override { return flights_.size() - idle_.size(); }
 
   void push(const Requests& batch) override {
     const std::size_t rows = batch.sample.size();
@@ -245,6 +125,13 @@ class Loop final : public Queues::Core {
   }
 
  private:
+  std::vector<Place> places_;
+  std::vector<Wire> wires_;
+  std::vector<Flight> flights_;
+  std::vector<Part> parts_;            // [slot][member of the group]
+  std::vector<std::uint8_t> visited_;  // [slot][stage]
+  std::vector<std::uint32_t> idle_;    // slots
+  std::unordered_map<std::uint32_t, Trouble> troubles_;
   Agenda agenda_;
   std::int64_t horizon_ = 0;  // no request arrives before
   std::int64_t now_arrival_ = 0;
@@ -317,11 +204,7 @@ class Loop final : public Queues::Core {
       first_ = std::min(first_, flight.arrival);
       last_arrival_ = flight.arrival;
     }
-    if (options_.rows && request >= options_.row_first && request < options_.row_last) {
-      if (rows_.empty() && row_base_ == 0) row_base_ = request;
-      rows_.push_back({request, {}});
-      rows_.back().outcome.status = Status::open;
-    }
+    reserve_row(request);
     const Lane& lane = lane_of(flight);
     std::size_t stage = 0;
     if (lane.decisions) {
@@ -831,11 +714,9 @@ class Loop final : public Queues::Core {
       last_end_ = std::max(last_end_, ended);
       ledger_.add(tally_, out, flight.lane, ended <= flight.deadline, 1);
       ledger_.add(tally_, flight.sample, out.correct >= 0, out.correct == 1, 1);
-      latencies_.push_back(out.latency_ns());
+      measure(out.latency_ns());
     }
-    if (options_.rows && flight.request >= options_.row_first && flight.request < options_.row_last) {
-      rows_[flight.request - row_base_].outcome = out;
-    }
+    if (kept(flight.request)) rows_[flight.request - row_base_].outcome = out;
     if (flight.troubled) troubles_.erase(slot);
     ++ended_;
     idle_.push_back(slot);
@@ -885,7 +766,10 @@ class Loop final : public Queues::Core {
 Queues::Queues(std::vector<Lane> lanes, std::span<const Label> truth, std::size_t classes, std::uint64_t seed,
                std::vector<Station> stations, std::size_t links, std::vector<Outputs> outputs,
                const QueueOptions& options) {
-  if (options.listed) {
+  if (options.engine == QueueEngine::feed_forward) {
+    core_ = make_feed_forward(std::move(lanes), truth, classes, seed, std::move(stations), links, std::move(outputs),
+                              options);
+  } else if (options.engine == QueueEngine::events) {
     core_ = std::make_unique<Loop<true>>(std::move(lanes), truth, classes, seed, std::move(stations), links,
                                          std::move(outputs), options);
   } else {

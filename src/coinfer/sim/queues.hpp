@@ -36,8 +36,11 @@ struct Ended {
   Outcome outcome;
 };
 
+enum class QueueEngine : std::uint8_t { feed_forward, hops, events };
+
 struct QueueOptions {
-  bool listed = true;           // events, else hops
+  QueueEngine engine = QueueEngine::events;
+  bool exact = true;            // keep every latency; else a sketch of them
   bool rows = false;            // keep outcomes for take()
   std::uint64_t row_first = 0;  // of the requests [row_first, row_last)
   std::uint64_t row_last = UINT64_MAX;
@@ -57,6 +60,9 @@ class Queues {
 
   /// Whether hops would do: every station plain.
   static bool plain(std::span<const Station> stations);
+  /// Whether feed-forward would do: besides, decisions ahead, no groups, no queues at links, and an order of stations
+  /// in which requests visit them.
+  static bool feeds_forward(std::span<const Lane> lanes, std::span<const Station> stations);
 
   /// Arrivals in order; needs arrival_ns.
   void push(const Requests& batch);

@@ -212,6 +212,22 @@ void Replay::add_samples(Tally& tally, const Group& group, std::span<const std::
   }
 }
 
+Tally Replay::counted(std::span<const std::vector<std::uint64_t>> by_code,
+                      std::span<const std::vector<std::uint64_t>> by_sample) const {
+  Tally tally = ledger_.empty();
+  for (std::size_t lane = 0; lane < lanes_.size(); ++lane) {
+    const Group& group = groups_[group_of_[lane]];
+    for (std::size_t code = 0; code < by_code[lane].size(); ++code) {
+      if (by_code[lane][code] == 0) continue;
+      Outcome outcome = deliver(lane, group.example[code], 0, no_deadline);
+      outcome.network_ns = outcome.queue_ns = outcome.service_ns = 0;
+      ledger_.add(tally, outcome, lane, true, by_code[lane][code]);
+    }
+  }
+  for (std::size_t group = 0; group < groups_.size(); ++group) add_samples(tally, groups_[group], by_sample[group]);
+  return tally;
+}
+
 Tally Replay::run(const Census& census) const {
   if (!deterministic_) throw std::logic_error("random times: each request must be delivered by itself");
   if (census.lanes() != lanes_.size() || census.samples() != samples_) {

@@ -91,6 +91,15 @@ class Replay {
   Tally run(const Requests& requests, unsigned threads = 1) const;
   void outcomes(const Requests& requests, const Columns& columns, unsigned threads = 1) const;
 
+  /// For engines that find times themselves: requests end alike, but for times, if lane and code are equal.
+  std::span<const std::uint16_t> codes(std::size_t lane) const noexcept { return groups_[group_of_[lane]].code; }
+  std::size_t code_count(std::size_t lane) const noexcept { return groups_[group_of_[lane]].example.size(); }
+  std::size_t group_of(std::size_t lane) const noexcept { return group_of_[lane]; }
+  std::size_t group_count() const noexcept { return groups_.size(); }
+  /// The sums over requests counted by [lane][code] and [group][sample], without times.
+  Tally counted(std::span<const std::vector<std::uint64_t>> by_code,
+                std::span<const std::vector<std::uint64_t>> by_sample) const;
+
  private:
   /// What lanes with the same plan share: the code of every sample and, per code, a sample that has it.
   struct Group {

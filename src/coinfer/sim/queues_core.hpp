@@ -1,0 +1,165 @@
+// What all engines with queues share: lanes and stations, sums and rows. Internal to sim/.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <stdexcept>
+#include <vector>
+
+#include "coinfer/sim/queues.hpp"
+#include "coinfer/sim/sketch.hpp"
+
+namespace coinfer {
+
+inline constexpr std::int64_t forever = INT64_MAX;
+inline constexpr std::size_t places_max = 1U << 17;
+
+inline std::int64_t travel(const Leg& leg, std::uint64_t seed, std::uint64_t request, std::uint32_t draw) noexcept {
+  std::int64_t ns = leg.ns;
+  for (const Jitter& jitter : leg.jitters) {
+    ns += to_ns(-jitter.mean_ns * std::log(uniforms(seed, Stream::jitter, request, jitter.link, draw)[0]));
+  }
+  return ns;
+}
+
+class Queues::Core {
+ public:
+  Core(std::vector<Lane> lanes, std::span<const Label> truth, std::size_t classes, std::uint64_t seed,
+       std::vector<Station> stations, std::size_t links, std::vector<Outputs> outputs, const QueueOptions& options)
+      : lanes_(std::move(lanes)),
+        seed_(seed),
+        config_(std::move(stations)),
+        outputs_(std::move(outputs)),
+        options_(options),
+        ledger_(0, 0, 0, 0, {}) {
+    if (lanes_.empty()) throw std::invalid_argument("a replay needs at least one lane");
+    const std::size_t samples = lanes_.front().evidence->rows;
+    if (!truth.empty() && truth.size() != samples) throw std::invalid_argument("one true label per sample, please");
+    if (config_.size() + links >= places_max)
+      throw std::invalid_argument("at most 131,071 deployments and directions of links");
+    for (const Lane& lane : lanes_) check(lane, samples, links);
+    ledger_ = Ledger(lanes_.size(), stages_, samples, classes, truth);
+    tally_ = ledger_.empty();
+    station_loads_.resize(config_.size());
+    link_loads_.resize(links);
+    for (std::size_t d = 0; d < config_.size(); ++d) {
+      station_loads_[d].batch_size.resize(config_[d].max_batch);
+    }
+  }
+  Core(const Core&) = delete;
+  Core& operator=(const Core&) = delete;
+  virtual ~Core() = default;
+
+  virtual void push(const Requests& batch) = 0;
+  virtual void finish() = 0;
+
+  virtual Tally tally() const {
+    if (arrived_ != ended_ + in_flight()) throw std::logic_error("requests were lost or counted twice");
+    std::uint64_t sum = 0;
+    for (const std::uint64_t count : tally_.status) sum += count;
+    if (sum != tally_.requests) throw std::logic_error("statuses do not add up to the requests counted");
+    Tally out = tally_;
+    if (!options_.exact) {
+      out.latencies = sketch_.pairs();
+      return out;
+    }
+    std::vector<std::int64_t> sorted(latencies_);
+    std::sort(sorted.begin(), sorted.end());
+    for (const std::int64_t ns : sorted) {
+      if (out.latencies.empty() || out.latencies.back().first != ns) out.latencies.emplace_back(ns, 0);
+      ++out.latencies.back().second;
+    }
+    return out;
+  }
+
+  virtual std::uint64_t in_flight() const noexcept = 0;
+
+  std::vector<Ended> take() {
+    std::size_t ready = 0;
+    while (ready < rows_.size() && rows_[ready].outcome.status != Status::open) ++ready;
+    std::vector<Ended> out(rows_.begin(), rows_.begin() + static_cast<std::ptrdiff_t>(ready));
+    rows_.erase(rows_.begin(), rows_.begin() + static_cast<std::ptrdiff_t>(ready));
+    row_base_ += ready;
+    return out;
+  }
+
+  std::vector<Load> station_loads_;
+  std::vector<Load> link_loads_;
+  std::int64_t first_ = forever;
+  std::int64_t last_arrival_ = 0;
+  std::int64_t last_end_ = 0;
+
+ protected:
+  std::vector<Lane> lanes_;
+  std::uint64_t seed_;
+  std::vector<Station> config_;
+  std::vector<Outputs> outputs_;
+  QueueOptions options_;
+  Ledger ledger_;
+  Tally tally_;
+  std::vector<std::int64_t> latencies_;  // if exact, else:
+  Sketch sketch_;
+  std::size_t stages_ = 0;  // the most of any lane
+  std::size_t width_ = 1;   // the largest group
+  bool watched_ = false;    // some decision looks at queues
+  std::vector<Ended> rows_;
+  std::uint64_t row_base_ = 0;
+  std::uint64_t arrived_ = 0;
+  std::uint64_t ended_ = 0;
+
+  void measure(std::int64_t latency_ns) {
+    if (options_.exact) {
+      latencies_.push_back(latency_ns);
+    } else {
+      sketch_.add(latency_ns);
+    }
+  }
+
+  bool kept(std::uint64_t request) const noexcept {
+    return options_.rows && request >= options_.row_first && request < options_.row_last;
+  }
+
+  /// Make room for a request's row; requests come in order.
+  void reserve_row(std::uint64_t request) {
+    if (!kept(request)) return;
+    if (rows_.empty() && row_base_ == 0) row_base_ = request;
+    rows_.push_back({request, {}});
+    rows_.back().outcome.status = Status::open;
+  }
+
+ private:
+  void check(const Lane& lane, std::size_t samples, std::size_t links) {
+    const Plan& plan = *lane.plan;
+    const std::size_t stages = plan.stages.size();
+    if (lane.enter.size() != (stages + 1) * stages || lane.back.size() != stages ||
+        lane.members.size() != plan.members.size() || lane.evidence->stages != stages ||
+        lane.evidence->rows != samples || (lane.decisions && lane.decisions->route.size() != samples)) {
+      throw std::invalid_argument("a lane's ways do not fit its plan");
+    }
+    if (!lane.decisions && !plan.rule.advance && plan.oracle) throw std::invalid_argument("the oracle decides ahead");
+    stages_ = std::max(stages_, stages);
+    for (const Stage& stage : plan.stages) width_ = std::max<std::size_t>(width_, stage.count);
+    for (const Member& member : plan.members) {
+      if (member.deployment >= config_.size()) throw std::invalid_argument("a member's deployment has no station");
+    }
+    watched_ = watched_ || !lane.decisions;
+    const auto known = [&](const Leg& leg) {
+      return std::all_of(leg.hops.begin(), leg.hops.end(), [&](const Hop& hop) { return hop.link < links; }) &&
+             leg.hops.size() < 256;
+    };
+    bool all = std::all_of(lane.enter.begin(), lane.enter.end(), known) &&
+               std::all_of(lane.back.begin(), lane.back.end(), known);
+    for (const Consult& member : lane.members) all = all && known(member.up) && known(member.down);
+    if (!all) throw std::invalid_argument("a way leads over an unknown link");
+  }
+};
+
+std::unique_ptr<Queues::Core> make_feed_forward(std::vector<Lane> lanes, std::span<const Label> truth,
+                                                std::size_t classes, std::uint64_t seed, std::vector<Station> stations,
+                                                std::size_t links, std::vector<Outputs> outputs,
+                                                const QueueOptions& options);
+
+}  // namespace coinfer

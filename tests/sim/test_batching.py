@@ -1,0 +1,81 @@
+"""Batches against an independent event-by-event simulator."""
+
+from __future__ import annotations
+
+import collections
+
+import numpy as np
+import pytest
+
+import coinfer as ci
+from reference_batching import Batcher
+
+REQUESTS = 3000
+ONE = ci.Predictions({"m": ci.ModelOutput(label=[0, 1])}, labels=[0, 1])
+
+
+def replayed(arrivals, levels=None, **deployment):
+    service = ci.service.Linear(2.0, 0.25)
+    node = ci.Node("here", 0)
+    net = ci.Network([node], [], [], [ci.Deployment("m", "here", service=service, **deployment)])
+    trace = ci.Trace(
+        arrivals, ["here"] * len(arrivals), np.arange(len(arrivals)) % 2, priority=None if levels is None else levels
+    )
+    return ci.replay(trace, ONE, net, ci.Local())
+
+
+@pytest.mark.filterwarnings("ignore::coinfer.OverloadWarning")
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    ("instances", "max_batch", "preferred", "delay_us", "queue_max", "classes"),
+    [
+        (1, 8, (), 0, None, 1),
+        (1, 8, (), 3000, None, 1),
+        (1, 8, (4, 8), 3000, None, 1),
+        (2, 8, (2, 6), 1000, None, 1),
+        (2, 4, (3,), 0, 5, 1),
+        (1, 8, (4,), 2500, 6, 3),
+        (3, 16, (4, 8), 500, 0, 1),
+        (1, 1, (), 0, 3, 2),
+    ],
+)
+def test_batches_equal_the_reference(seed, instances, max_batch, preferred, delay_us, queue_max, classes):
+    rng = np.random.default_rng(seed)
+    rate = [0.3, 0.9, 2.0, 4.0][seed]  # from idle to drowning, requests per ms
+    arrivals = np.cumsum(rng.exponential(1e6 / rate, REQUESTS)).astype(np.int64)
+    if seed % 2:
+        arrivals = arrivals // 10**6 * 10**6  # ties
+    levels = rng.integers(1, classes + 1, REQUESTS).astype(np.int32) if classes > 1 else None
+    run = replayed(
+        arrivals,
+        levels,
+        instances=instances,
+        max_batch=max_batch,
+        preferred_batch=preferred,
+        batch_delay_us=delay_us,
+        queue_max=queue_max,
+    )
+    service = [round((2.0 + 0.25 * size) * 1e6) for size in range(1, max_batch + 1)]
+    batcher = Batcher(service, instances, list(preferred), round(delay_us * 1e3), queue_max)
+    start, sizes = batcher.run(arrivals.tolist(), None if levels is None else levels.tolist())
+    out = run.outcomes()
+    waited = [
+        None if at is None else (at - arrived) / 1e3 for at, arrived in zip(start, arrivals.tolist(), strict=True)
+    ]
+    assert out["status"].to_pylist() == ["rejected" if at is None else "answered" for at in start]
+    assert [w for w, s in zip(out["queue_us"].to_pylist(), start, strict=True) if s is not None] == [
+        w for w in waited if w is not None
+    ]
+    load = run.summary.stations["m@here"]
+    count = collections.Counter(sizes)
+    assert load.batches == tuple(count[size] for size in range(1, max_batch + 1))
+    assert load.rejected == start.count(None) == run.summary.status["rejected"]
+    assert run.summary.engine.startswith("events")
+
+
+def test_a_trace_that_ends_in_the_middle_of_a_batch_is_finished():
+    run = replayed([0, 10, 20], instances=1, max_batch=8, preferred_batch=(8,), batch_delay_us=50_000)
+    load = run.summary.stations["m@here"]
+    assert run.summary.status["answered"] == 3
+    assert load.batches == (0, 0, 1, 0, 0, 0, 0, 0)
+    assert run.outcomes()["queue_us"].to_pylist() == [50_000.0, 49_999.99, 49_999.98]
