@@ -39,7 +39,7 @@ print(*(groups | table["project"]["optional-dependencies"])[sys.argv[1]], sep="\
 endef
 export NAMES
 
-.PHONY: help demo triton live soak-faults soak train-table test-flower install test test-cpp asan test-docs test-bench test-python tsan lint ruff mypy clang-format clang-tidy format bench clean
+.PHONY: help demo triton live soak-faults soak train-table test-flower install test test-cpp asan test-docs test-bench test-python tsan lint ruff mypy clang-format clang-tidy format bench billion clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -153,6 +153,10 @@ bench: $(STAMPS)/package $(STAMPS)/test ## benchmarks at full size, then the tab
 	@mkdir -p build
 	@$(PYTEST) bench --benchmark-only --benchmark-json=build/benchmarks.json
 	@for table in bench/table_*.py; do echo "==> $$table"; $(VENV)/bin/python "$$table" || exit; done
+
+billion: $(STAMPS)/package ## a billion requests through thirteen stations with queues: time and peak memory
+	$(SAY) 'A billion requests'
+	@$(VENV)/bin/python bench/billion.py
 
 clean: ## remove .venv, build/ and caches
 	rm -rf $(VENV) .venv-triton build dist .mypy_cache .pytest_cache .ruff_cache .benchmarks .hypothesis

@@ -82,6 +82,8 @@ def choose(
     plans: Sequence[CompiledPlan],
     lanes: Sequence[sim.Lane],
     columns: Mapping[str, Any],
+    *,
+    direct: bool = True,
 ) -> str:
     """Name the engine for plans on a network: the fastest that can, or the one asked for if it can.
 
@@ -95,6 +97,8 @@ def choose(
         raise BadValueError(msg)
     network = compiler.network
     need: dict[str, str] = {}  # engine -> why it will not do
+    if not direct:
+        need["direct"] = "it comes in batches"
     if network.queueing:
         need["direct"] = "requests wait for each other in this network (see Network.queues)"
     elif any(plan.queue_dependent for plan in plans):
@@ -146,7 +150,8 @@ class Queued:
         self._warmup_ns = warmup_ns
         self._gossip_ns = gossip_ns
 
-    def _start(self, *, rows: bool = False, first: int = 0, last: int = 2**63) -> sim.Queues:
+    def start(self, *, rows: bool = False, first: int = 0, last: int = 2**63, exact: bool = True) -> sim.Queues:
+        """Give an engine with nothing in it yet; `rows`: it keeps outcomes; not `exact`: a sketch of latencies."""
         predictions = self._compiler.predictions
         return sim.Queues(
             self._lanes,
@@ -162,13 +167,18 @@ class Queued:
             last,
             self._warmup_ns,
             self._gossip_ns,
+            exact,
         )
 
     def run(self, columns: Mapping[str, Any]) -> dict[str, Any]:
         """Replay all requests and give the tally, with `stations` and `links` by name."""
-        queues = self._start()
+        queues = self.start()
         _push(queues, columns)
         queues.finish()
+        return self.tally(queues)
+
+    def tally(self, queues: sim.Queues) -> dict[str, Any]:
+        """Give the sums so far, with `stations` and `links` by name."""
         tally = queues.tally()
         tally["stations"] = self._stations(queues)
         tally["links"] = self._links(queues)
@@ -176,7 +186,7 @@ class Queued:
 
     def outcomes(self, columns: Mapping[str, Any], start: int, stop: int) -> dict[str, NDArray[Any]]:
         """Replay again and give what happened to requests start to stop."""
-        queues = self._start(rows=True, first=start, last=stop)
+        queues = self.start(rows=True, first=start, last=stop)
         _push(queues, columns)
         queues.finish()
         return queues.take()

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Explanation", "Requests", "Run", "replay"]
 
 _STATUS = ("open", "answered", "degraded", "rejected", "expired", "failed")
-_DOES = {
+DOES = {
     "feed-forward": "station by station",
     "hops": "first come, first served",
     "events": "a list of arrivals, completions and timers",
@@ -151,16 +151,8 @@ class Run:
             msg = f"{name or 'strategy'} must be a strategy such as coinfer.Forward(threshold=0.9), not {strategy!r}"
             raise BadValueError(msg)
         self.trace = requests.trace
-        self.predictions = compiler.predictions
-        self.network = compiler.network
-        self.strategy = strategy
         self._requests = requests
-        self._seed = seed
-        self._plans: list[CompiledPlan] = [compiler.plan(strategy, node) for node in self.trace.nodes]
-        if strategy.certificate is not None:
-            strategy.certificate.check(self._plans[0].evidence, self.predictions.fingerprint)
-        self._hosts = [compiler.hosts(p.spec, node) for p, node in zip(self._plans, self.trace.nodes, strict=True)]
-        lanes = [compiler.lane(p, node) for p, node in zip(self._plans, self.trace.nodes, strict=True)]
+        lanes = self._lay_out(compiler, strategy, self.trace.nodes, seed)
         chosen = choose(engine, compiler, self._plans, lanes, requests.columns())
         self._queued: Queued | None = None
         if chosen != "direct" or warmup_ms > 0:
@@ -172,7 +164,7 @@ class Run:
             if tally["requests"] == 0:
                 msg = f"no request arrives after the warm-up of {warmup_ms:g} ms; the trace ends before"
                 raise BadValueError(msg)
-            engine = f"{chosen}: {_DOES[chosen]}"
+            engine = f"{chosen}: {DOES[chosen]}"
         else:
             self._replay = sim.Replay(lanes, self.predictions.labels, self.predictions.class_count, seed)
             if self._replay.deterministic and requests.countable:
@@ -182,9 +174,25 @@ class Run:
                 tally = self._replay.run(requests.lane, requests.sample, requests.deadline_ns, requests.threads)
                 engine = "direct: request by request"
             tally |= {"stations": {}, "links": {}}
+        self._conclude(tally, engine, name)
+
+    def _lay_out(self, compiler: Compiler, strategy: Strategy, nodes: tuple[str, ...], seed: int) -> list[sim.Lane]:
+        """Compile the strategy at every ingress node, and lay its plans over the network."""
+        self.predictions = compiler.predictions
+        self.network = compiler.network
+        self.strategy = strategy
+        self._seed = seed
+        self._nodes = nodes
+        self._plans: list[CompiledPlan] = [compiler.plan(strategy, node) for node in nodes]
+        if strategy.certificate is not None:
+            strategy.certificate.check(self._plans[0].evidence, self.predictions.fingerprint)
+        self._hosts = [compiler.hosts(p.spec, node) for p, node in zip(self._plans, nodes, strict=True)]
+        return [compiler.lane(p, node) for p, node in zip(self._plans, nodes, strict=True)]
+
+    def _conclude(self, tally: dict[str, Any], engine: str, name: str | None) -> None:
         self._latencies_ns: NDArray[np.int64] = tally["latencies_ns"]
         self._latency_ranks: NDArray[np.uint64] = np.cumsum(tally["latency_counts"])
-        self.summary = self._summarise(tally, engine, name or strategy.name)
+        self.summary = self._summarise(tally, engine, name or self.strategy.name)
         warn_of_overload(self.summary.strategy, tally["stations"], tally["links"], self.network)
 
     def latency_quantiles(self, q: ArrayLike) -> NDArray[np.float64]:
@@ -224,8 +232,6 @@ class Run:
             consulted, `latency_us` and its parts `network_us`, `queue_us`, `service_us`, `price_usd`, `correct`
             (null without a true label), `status`.
         """
-        import pyarrow as pa
-
         start, stop, _ = slice(start, stop).indices(len(self.trace))
         part = slice(start, stop)
         lane, sample = self._requests.lane[part], self._requests.sample[part]
@@ -234,6 +240,19 @@ class Run:
             c = self._queued.outcomes(self._requests.columns(), start, stop)
         else:
             c = self._replay.outcomes(lane, sample, deadline_ns, start, self._requests.threads)
+        return self._table(c, start, self.trace.arrival_ns[part], lane, sample)
+
+    def _table(
+        self,
+        c: dict[str, NDArray[Any]],
+        start: int,
+        arrival_ns: NDArray[np.int64],
+        lane: NDArray[np.int32],
+        sample: NDArray[np.int32],
+    ) -> pa.Table:
+        """Make a table of what the engine says about requests from `start` on."""
+        import pyarrow as pa
+
         answer = np.where(c["answer"] < -1, -2 - c["answer"], c["answer"])
         none = c["answer"] == -1
         expired = np.isin(c["status"], [_STATUS.index(status) for status in ("expired", "rejected")])
@@ -241,8 +260,8 @@ class Run:
         nodes, node = self._where(lane, c["settled"], "nodes")
         columns = {
             "request": pa.array(np.arange(start, start + len(lane), dtype=np.int64)),
-            "arrival_ns": pa.array(self.trace.arrival_ns[part]),
-            "ingress": pa.DictionaryArray.from_arrays(pa.array(lane), pa.array(list(self.trace.nodes))),
+            "arrival_ns": pa.array(arrival_ns),
+            "ingress": pa.DictionaryArray.from_arrays(pa.array(lane), pa.array(list(self._nodes))),
             "sample": pa.array(sample),
             "answer": pa.array(answer, mask=none),
         }
@@ -444,9 +463,7 @@ class Run:
             },
             accuracy_by_ingress={
                 node: float(right) / float(total)
-                for node, right, total in zip(
-                    self.trace.nodes, tally["lane_correct"], tally["lane_labelled"], strict=True
-                )
+                for node, right, total in zip(self._nodes, tally["lane_correct"], tally["lane_labelled"], strict=True)
                 if total
             },
             status={name: count for name, count in zip(_STATUS, tally["status"], strict=True) if name != "open"},

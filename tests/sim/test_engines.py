@@ -170,6 +170,7 @@ def test_feed_forward_equals_the_others(preds, control, instances):
     assert ci.replay(trace, preds, net, STRATEGIES["forward"]).summary.engine == "feed-forward: station by station"
 
 
+@pytest.mark.filterwarnings("ignore::coinfer.OverloadWarning")
 def test_ties_are_settled_alike(preds):
     """Everything at whole milliseconds, many at the same time."""
     net = ci.Network.chain(
