@@ -1,9 +1,8 @@
 """One station with Triton's dynamic batcher, event by event, in plain Python: the specification of batching.
 
 Written after the documentation of Triton's scheduler and its queue policy, independently of the engine. A batch is
-formed when a formed one may still wait (as many as there are instances): the largest preferred size that is there; else
-all that is there once no more may be added, the oldest has waited for the delay, or there is no delay. Where there is a
-delay, an instance that becomes free merges formed batches that fit.
+formed when an instance is idle: the largest preferred size that is there; else all that is there once no more may be
+added, the oldest has waited for the delay, or there is no delay.
 """
 
 from __future__ import annotations
@@ -49,8 +48,7 @@ class Batcher:
     def form(self, now: int) -> None:
         most = self.preferred[-1] if self.preferred else len(self.service)
         sizes = self.preferred or [most]
-        alone = len(self.service) == 1  # one at a time: nothing is formed ahead
-        while self.queue and (self.busy if alone else len(self.formed)) < self.instances:
+        while self.queue and self.busy < self.instances:
             there = self.queue[:most]
             oldest = min(since for _, _, since in there)
             overdue = self.delay > 0 and now - oldest >= self.delay
@@ -69,8 +67,6 @@ class Batcher:
     def dispatch(self, now: int) -> None:
         while self.formed and self.busy < self.instances:
             batch = self.formed.pop(0)
-            while self.delay > 0 and self.formed and len(batch) + len(self.formed[0]) <= len(self.service):
-                batch += self.formed.pop(0)
             for request in batch:
                 self.start[request] = now
             self.sizes.append(len(batch))
