@@ -50,6 +50,14 @@ class Plan:
     )
 
 
+SHORT = Plan(
+    training=1500,
+    bias=0.8,
+    settings=train.Settings(rounds=12, batch=30, learning_rate=0.05, momentum=0.9, decay=0.95, device="cpu"),
+)
+"""Plain averaging, stopped long before it converges: which weights get there first."""
+
+
 def load(path: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Read the images, halve their sides, and scale them to [0, 1]."""
     with np.load(path) as held:
@@ -202,14 +210,28 @@ def markdown(records: list[dict[str, Any]], plan: Plan, seconds: float) -> str:
                 star = "*" if d["p"] < 0.05 / len(plan.profiles) else ""
                 cells.append(f"{100 * d['mean']:+.2f} ± {100 * d['half']:.2f}{star}")
             lines.append(f"| {profile} | " + " | ".join(cells) + " |")
+    for split in SPLITS:
+        lines += [
+            f"\n**The cloud exit, split: {split}.** Share right, percent, on all samples → on those it serves.\n",
+            "| profile | " + " | ".join(STRATEGIES) + " |",
+            "|---" * (len(STRATEGIES) + 1) + "|",
+        ]
+        for profile in plan.profiles:
+            cells = []
+            for strategy in STRATEGIES:
+                found = [r for r in records if (r["split"], r["profile"], r["strategy"]) == (split, profile, strategy)]
+                on_all, on_served = (100 * np.nanmean([r[key][-1] for r in found]) for key in ("by_exit", "served"))
+                cells.append(f"{on_all:.1f} → {on_served:.1f}")
+            lines.append(f"| {profile} | " + " | ".join(cells) + " |")
     s = plan.settings
+    server = f" with server rate {s.server_learning_rate:g}" if s.method == "fedadam" else ""
     tiers = " / ".join(f"{share:.0%}" for share in plan.tier_data)
     lines.append(
         f"\n{plan.seeds} seeds; {plan.training:,} training, {plan.calibration:,} calibration and "
         f"{plan.test:,} test images of 14 x 14; dense blocks of {', '.join(map(str, plan.widths))} units; "
         f"{'-'.join(map(str, plan.counts))} clients with {tiers} of the data per tier; {s.rounds} rounds of "
         f"{s.local_epochs} epoch, batches of {s.batch}, learning rate {s.learning_rate:g} x {s.decay:g} per round, "
-        f"momentum {s.momentum:g}, {s.method} with server rate {s.server_learning_rate:g}; bias of the split by "
+        f"momentum {s.momentum:g}, {s.method}{server}; bias of the split by "
         f"difficulty {plan.bias:g}. {seconds / 60:.0f} minutes on one core."
     )
     return "\n".join(lines) + "\n"
@@ -223,9 +245,11 @@ def main() -> None:
     parser.add_argument("--records", type=Path, default=Path("build/train_table.json"))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--profiles", nargs="*", default=PROFILES)
+    parser.add_argument("--short", action="store_true", help="the plan that stops long before convergence")
     parser.add_argument("--render", action="store_true", help="only write the tables of the records that are there")
     given = parser.parse_args()
-    plan = Plan(seeds=given.seeds, profiles=given.profiles)
+    plan = replace(SHORT if given.short else Plan(), seeds=given.seeds, profiles=given.profiles)
+    opening = "<!-- short table -->" if given.short else "<!-- table -->"
     given.records.parent.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
 
@@ -238,10 +262,10 @@ def main() -> None:
     held = json.loads(given.records.read_text())
     plan = replace(plan, seeds=len({record["seed"] for record in held["records"]}))
     table = markdown(held["records"], plan, held["seconds"])
-    text = given.out.read_text("utf-8") if given.out.exists() else "<!-- table -->\n<!-- end of table -->\n"
-    before, rest = text.split("<!-- table -->")
-    after = rest.split("<!-- end of table -->")[1]
-    given.out.write_text(f"{before}<!-- table -->\n{table}<!-- end of table -->{after}", "utf-8")
+    text = given.out.read_text("utf-8") if given.out.exists() else f"{opening}\n<!-- end of table -->\n"
+    before, rest = text.split(opening)
+    after = rest.split("<!-- end of table -->", 1)[1]
+    given.out.write_text(f"{before}{opening}\n{table}<!-- end of table -->{after}", "utf-8")
 
 
 def _said(start: float) -> Any:

@@ -311,7 +311,10 @@ def local(
     seen = 0
     cross_entropy = torch.nn.functional.cross_entropy
     draw = random(settings.seed, _BATCHES, number, position)
-    torch.default_generator.manual_seed(int(draw.integers(2**62)))  # dropout and the like
+    kept_seed = int(draw.integers(2**62))  # for dropout and the like
+    torch.default_generator.manual_seed(kept_seed)
+    if y.device.type == "cuda":
+        torch.cuda.manual_seed(kept_seed)
     model.train()
     steps = math.ceil(len(y) / settings.batch)
     for _ in range(settings.local_epochs if epochs is None else epochs):
