@@ -173,7 +173,8 @@ void register_sweep(py::module_& module) {
         const auto all = view<std::int8_t>(losses, "losses");
         const auto array = py::reinterpret_borrow<py::array>(losses);
         if (array.ndim() != 2) throw py::value_error("losses must be [test][sample]");
-        if (!(bound > -1 && bound < 1 && delta > 0 && delta < 1)) {
+        const bool allowed = bound > -1 && bound < 1 && delta > 0 && delta < 1;
+        if (!allowed) {
           throw py::value_error("bound must lie between -1 and 1, delta between 0 and 1");
         }
         const auto tests = static_cast<std::size_t>(array.shape(0));

@@ -113,7 +113,6 @@ class Comparison:
         for name, summary in self.summaries.items():
             accuracy = summary.accuracy
             found = self[name].intervals()
-            price, tail = found["price_usd"], found["latency_us_p99"]
             rows.append(
                 {
                     "strategy": name,
@@ -127,10 +126,8 @@ class Comparison:
                     "latency_us_p95": summary.latency_us.p95,
                     "latency_us_p99": summary.latency_us.p99,
                     "price_usd": summary.price_usd,
-                    "price_usd_low": price.low,
-                    "price_usd_high": price.high,
-                    "latency_us_p99_low": tail.low,
-                    "latency_us_p99_high": tail.high,
+                    **{f"{what}_low": value.low for what, value in found.items() if what != "accuracy"},
+                    **{f"{what}_high": value.high for what, value in found.items() if what != "accuracy"},
                     "as_accurate_as_best": name in level,
                     "stages": summary.stages,
                     **{f"settled_{node}": share for node, share in summary.settled_by_node.items()},

@@ -174,7 +174,7 @@ Grid grid(const Evidence& evidence, std::span<const std::vector<float>> threshol
   std::vector<const std::int64_t*> numbers;
   for (const Quantity& quantity : quantities) {
     const std::size_t size = std::visit([](const auto& values) { return values.size(); }, quantity);
-    if (!(quantity.index() == 0 && size == stages) && size != stages * evidence.rows) {
+    if ((quantity.index() != 0 || size != stages) && size != stages * evidence.rows) {
       throw std::invalid_argument("a quantity has one value per stage, or one per stage and sample");
     }
     if (quantity.index() == 1) {

@@ -118,7 +118,7 @@ class Values {
     }
     const std::size_t size = flags_.empty() ? numbers_.size() : flags_.size();
     by_row_ = size == evidence.stages * evidence.rows && (!flags_.empty() || size != evidence.stages);
-    if (!by_row_ && !(flags_.empty() && size == evidence.stages)) {
+    if (!by_row_ && (!flags_.empty() || size != evidence.stages)) {
       throw std::invalid_argument("a quantity has one value per stage, or one per stage and sample");
     }
   }

@@ -69,7 +69,7 @@ Sums vectors(const Evidence& evidence, std::span<const float> thresholds, std::s
   std::vector<const std::uint8_t*> flags;
   for (const Quantity& quantity : quantities) {
     const std::size_t size = std::visit([](const auto& values) { return values.size(); }, quantity);
-    if (!(quantity.index() == 0 && size == stages) && size != stages * evidence.rows) {
+    if ((quantity.index() != 0 || size != stages) && size != stages * evidence.rows) {
       throw std::invalid_argument("a quantity has one value per stage, or one per stage and sample");
     }
     if (quantity.index() == 1) flags.push_back(std::get<1>(quantity).data());
