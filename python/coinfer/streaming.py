@@ -7,6 +7,7 @@ what has arrived is served to its end and summed up, and the summary says that i
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import time
@@ -205,7 +206,7 @@ def stream(
     """
     check_draws(seed, threads)
     warmup_ms = check_number(warmup_ms, "warmup_ms")
-    if isinstance(batches, str | Path):
+    if isinstance(batches, str | os.PathLike):
         from coinfer.trace import Trace
 
         batches = Trace.batches(batches)
