@@ -141,7 +141,7 @@ test-flower: $(STAMPS)/package flower-constraints.txt ## the same training under
 	@build/flower/bin/python -m pip --quiet --disable-pip-version-check install --constraint flower-constraints.txt \
 		--force-reinstall --no-deps build/flower/wheel/coinfer-*.whl
 	@build/flower/bin/python -m pip --quiet --disable-pip-version-check install --constraint flower-constraints.txt \
-		'coinfer[train,flower]' pytest
+		"$$(echo build/flower/wheel/coinfer-*.whl)[train,flower]" pytest
 	@build/flower/bin/python -m pytest -c /dev/null --rootdir . -p no:cacheprovider tests/train/test_flower.py
 
 soak: $(STAMPS)/package $(STAMPS)/test triton ## ten minutes of saturating live load: memory flat, nothing leaked
