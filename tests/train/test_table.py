@@ -50,7 +50,7 @@ def test_matching_the_serving_rates_beats_equal_weights_where_devices_serve_most
 
 
 @pytest.mark.parametrize("split", train_table.SPLITS)
-def test_the_balanced_rule_is_never_far_from_the_best_weights_per_exit(table, split):
+def test_the_balanced_rule_stays_within_twelve_points_of_the_best_weights_per_exit(table, split):
     for profile in table[0].profiles:
         best = max(mean(table, s, profile, split) for s in ("equal", "serving_rate", "compute"))
         assert mean(table, "balanced", profile, split) > best - 0.12
