@@ -1,5 +1,6 @@
 #include <pybind11/stl.h>
 
+#include <cmath>
 #include <memory>
 #include <string>
 #include <utility>
@@ -50,7 +51,8 @@ void register_sequential(py::module_& module) {
             if (counts.size() != self.classes()) throw py::value_error("counts must hold one number per class");
             if (label < 0 || static_cast<std::size_t>(label) >= counts.size()) throw py::value_error("no such label");
             for (const double count : counts) {
-              if (!(count >= 0.0 && count <= 255.0)) throw py::value_error("counts must be whole numbers up to 255");
+              if (std::isnan(count) || count < 0.0 || count > 255.0)
+                throw py::value_error("counts must be whole numbers up to 255");
             }
             return self(counts, label, to_come);
           },

@@ -52,13 +52,15 @@ void check_numbers(const std::vector<double>& values, std::size_t count, const c
 
 }  // namespace
 
-Stack::Stack(std::vector<Model> models, std::size_t members, std::size_t classes, bool logs, double floor, Kind score)
+Stack::Stack(const std::vector<Model>& models, std::size_t members, std::size_t classes, bool logs, double floor,
+             Kind score)
     : pool_(logs ? How::logpool : How::mean, classes, score),
       members_(members),
       pitch_(pool_.pitch()),
       floor_(logs ? std::log2(floor) : 0.0) {
   if (members == 0 || members > most_members) throw std::invalid_argument("a stack holds 1 to 64 members");
-  if (logs && !(floor > 0.0 && floor < 1.0)) throw std::invalid_argument("the floor of a stack lies between 0 and 1");
+  if (logs && (std::isnan(floor) || floor <= 0.0 || floor >= 1.0))
+    throw std::invalid_argument("the floor of a stack lies between 0 and 1");
   for (const Model& model : models) {
     check_numbers(model.coefficient, classes * members * classes, "coefficients");
     check_numbers(model.intercept, classes, "intercepts");

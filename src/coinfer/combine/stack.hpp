@@ -32,7 +32,7 @@ class Stack final : public Combiner {
   };
 
   /// Throws std::invalid_argument if sizes do not fit, a number is not finite, or a set occurs twice.
-  Stack(std::vector<Model> models, std::size_t members, std::size_t classes, bool logs, double floor,
+  Stack(const std::vector<Model>& models, std::size_t members, std::size_t classes, bool logs, double floor,
         Kind score = Kind::max_prob);
 
   std::size_t state_floats() const noexcept override { return members_ * pool_.state_floats(); }

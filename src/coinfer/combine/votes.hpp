@@ -27,7 +27,8 @@ struct Voting {
 
   /// The power of two that makes every weight an integer with a sum that float32 holds; 0 if there is none.
   static double integral(const double* weight, std::ptrdiff_t members) {
-    for (double scale = 1.0; scale <= 0x1p24; scale *= 2.0) {
+    for (int power = 0; power <= 24; ++power) {
+      const auto scale = static_cast<double>(1 << power);
       double sum = 0.0;
       bool whole = true;
       for (std::ptrdiff_t m = 0; m < members && sum < 0x1p24; ++m) {

@@ -34,7 +34,7 @@ struct Leg {
   std::int64_t ns = 0;
   std::int64_t pico_usd = 0;
   std::vector<Jitter> jitters;
-  std::vector<Hop> hops = {};
+  std::vector<Hop> hops = {};  // may be left out. NOLINT(readability-redundant-member-init)
 };
 
 /// Consulting one member from the host of its stage.

@@ -13,6 +13,9 @@
 namespace coinfer {
 namespace {
 
+/// A stage holds at most 255 members: see validate().
+std::uint16_t members_of(const Stage& stage) { return static_cast<std::uint16_t>(stage.count); }
+
 constexpr std::uint16_t whole_batch = UINT16_MAX;
 
 enum Phase : std::uint8_t { entering, going_up, coming_down, going_back };
@@ -251,7 +254,7 @@ class Loop final : public Queues::Core {
     if (leg.hops.empty()) {
       at += travel(leg, seed_, flight.request, draw);
     } else {
-      for (; token.hop < leg.hops.size(); ++token.hop) {
+      for (const auto last = static_cast<std::uint8_t>(leg.hops.size()); token.hop < last; ++token.hop) {
         const Hop& hop = leg.hops[token.hop];
         if (hop.send_ns > 0) {
           const auto place = static_cast<std::uint32_t>(config_.size()) + hop.link;
@@ -323,7 +326,7 @@ class Loop final : public Queues::Core {
     visited(slot)[flight.consulted++] = flight.stage;
     flight.from = static_cast<std::uint8_t>(flight.stage + 1);
     flight.pending = static_cast<std::uint16_t>(stage.count);
-    for (std::uint16_t m = 0; m < stage.count; ++m) {
+    for (std::uint16_t m = 0, count = members_of(stage); m < count; ++m) {
       const Consult& member = lane.members[stage.first + m];
       flight.pico += member.pico_usd + member.up.pico_usd + member.down.pico_usd;
       part(slot, m) = Part{};
@@ -411,7 +414,7 @@ class Loop final : public Queues::Core {
       waits(place);
       return;
     }
-    if (p.waiting >= station.queue_max && !(instance && p.waiting == 0)) return fail(token, at, at, true, place, true);
+    if (p.waiting >= station.queue_max && (!instance || p.waiting != 0)) return fail(token, at, at, true, place, true);
     line(p, flight.level).push({flight.request, at, token.slot, token.member});
     waits(place);
     form(place, at);
@@ -560,7 +563,7 @@ class Loop final : public Queues::Core {
     const Lane& lane = lane_of(flight);
     const Stage& stage = lane.plan->stages[flight.stage];
     std::uint16_t slowest = 0;
-    for (std::uint16_t m = 1; m < stage.count; ++m) {
+    for (std::uint16_t m = 1, count = members_of(stage); m < count; ++m) {
       if (part(token.slot, m).back_at > part(token.slot, slowest).back_at) slowest = m;
     }
     const Part& last = part(token.slot, slowest);
@@ -639,7 +642,7 @@ class Loop final : public Queues::Core {
     const std::span<const std::uint8_t> seen{visited(slot), flight.consulted};
     if (trouble.heard.empty()) trouble.heard.assign(plan.members.size(), 1);
     const Stage& newest = plan.stages[flight.stage];
-    for (std::uint16_t m = 0; m < newest.count; ++m) {
+    for (std::uint16_t m = 0, count = members_of(newest); m < count; ++m) {
       trouble.heard[newest.first + m] = part(slot, m).answered ? 1 : 0;
     }
     std::vector<float> state(plan.combiner->state_floats());
@@ -756,8 +759,8 @@ class Loop final : public Queues::Core {
       if (p.free.front() <= at) return 0.0F;
       ahead = p.starts.size();
     }
-    const auto batches = static_cast<double>((ahead + station.max_batch) / station.max_batch);
-    return static_cast<float>(batches * station.mean_ns / station.instances * 1e-3);
+    const std::size_t batches = (ahead + station.max_batch) / station.max_batch;  // whole ones
+    return static_cast<float>(static_cast<double>(batches) * station.mean_ns / station.instances * 1e-3);
   }
 };
 

@@ -29,8 +29,10 @@ struct Requests {
   std::span<const std::int32_t> lane;
   std::span<const std::int32_t> sample;
   std::span<const std::int64_t> deadline_ns;
+  // Initializers, so that who has no queues may leave these out. NOLINTNEXTLINE(readability-redundant-member-init)
   std::span<const std::int64_t> arrival_ns = {};  // non-decreasing; read where requests wait for each other
-  std::span<const std::int32_t> priority = {};    // may be empty; 1 is served first, 0 after all others
+  // NOLINTNEXTLINE(readability-redundant-member-init)
+  std::span<const std::int32_t> priority = {};  // may be empty; 1 is served first, 0 after all others
 };
 
 /// How often each (lane, sample) occurs: [lane][sample].
