@@ -21,7 +21,7 @@ WIDTHS = {"desktop": 1280, "phone": 390}
 DRAWN = "path.js-line, path.point, path.xerror, path.yerror, g.point > path, circle.node"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it lives, an event loop runs in this thread, and no test may start its own
 def browser():
     names = ("chromium", "chromium-browser", "google-chrome", "chrome", "chromium-headless-shell")
     executable = os.environ.get("COINFER_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
