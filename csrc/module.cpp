@@ -7,6 +7,7 @@ PYBIND11_MODULE(_core, module) {
   coinfer::python::register_score(module);
   coinfer::python::register_plan(module);
   coinfer::python::register_sequential(module);
+  coinfer::python::register_rule(module);
   coinfer::python::register_combine(module);
   coinfer::python::register_sweep(module);
   coinfer::python::register_sim(module);

@@ -11,6 +11,7 @@ void register_score(pybind11::module_& module);
 void register_combine(pybind11::module_& module);
 void register_plan(pybind11::module_& module);
 void register_sequential(pybind11::module_& module);
+void register_rule(pybind11::module_& module);
 void register_sim(pybind11::module_& module);
 void register_sweep(pybind11::module_& module);
 

@@ -89,7 +89,8 @@ std::shared_ptr<const Curve> make_curve(
 }
 
 using Points = std::optional<std::tuple<std::vector<float>, std::vector<float>>>;
-using MemberRow = std::tuple<std::uint32_t, std::uint32_t, std::string, double, float, Points, std::vector<Label>>;
+using Score = std::variant<std::string, std::shared_ptr<ScoreRule>>;  // by name, or a rule of one's own
+using MemberRow = std::tuple<std::uint32_t, std::uint32_t, Score, double, float, Points, std::vector<Label>>;
 using StageRow = std::tuple<std::uint32_t, std::uint32_t, float, float, Points>;
 
 std::shared_ptr<Combiner> make_combiner(const std::string& name, std::size_t classes, const std::string& score) {
@@ -103,7 +104,7 @@ std::shared_ptr<Combiner> make_combiner(const std::string& name, std::size_t cla
 
 std::shared_ptr<Plan> make_plan(const std::vector<MemberRow>& members, const std::vector<StageRow>& stages,
                                 const std::variant<std::string, std::shared_ptr<Combiner>>& combiner, bool oracle,
-                                std::size_t classes, const std::string& score) {
+                                std::size_t classes, const std::string& score, const HeldStop* rule) {
   auto plan = std::make_shared<Plan>();
   const auto keep = [&](const Points& points) {
     const std::shared_ptr<const Curve> curve = make_curve(points);
@@ -111,8 +112,11 @@ std::shared_ptr<Plan> make_plan(const std::vector<MemberRow>& members, const std
     return curve.get();
   };
   for (const auto& [model, deployment, kind, weight, temperature, calibration, abstain] : members) {
-    plan->members.push_back({model, deployment, kind_of(kind), weight, temperature, keep(calibration), abstain,
-                             static_cast<std::uint32_t>(plan->members.size())});
+    const auto* own = std::get_if<std::shared_ptr<ScoreRule>>(&kind);
+    const ScoreKind known = own ? ScoreKind{} : kind_of(std::get<std::string>(kind));
+    if (own) plan->held.push_back(*own);
+    plan->members.push_back({model, deployment, known, weight, temperature, keep(calibration),
+                             own ? own->get() : nullptr, abstain, static_cast<std::uint32_t>(plan->members.size())});
   }
   for (const auto& [first, count, threshold, per_us, curve] : stages) {
     plan->stages.push_back({first, count, threshold, per_us, keep(curve)});
@@ -120,6 +124,10 @@ std::shared_ptr<Plan> make_plan(const std::vector<MemberRow>& members, const std
   const auto* name = std::get_if<std::string>(&combiner);
   plan->combiner = name ? make_combiner(*name, classes, score) : std::get<std::shared_ptr<Combiner>>(combiner);
   plan->oracle = oracle;
+  if (rule != nullptr) {
+    plan->rule = rule->rule;
+    plan->held.push_back(rule->state);
+  }
   validate(*plan);
   return plan;
 }
@@ -141,7 +149,8 @@ void register_plan(py::module_& module) {
 
   py::class_<Plan, std::shared_ptr<Plan>>(plan, "Plan")
       .def(py::init(&make_plan), py::arg("members"), py::arg("stages"), py::arg("combiner"), py::arg("oracle"),
-           py::arg("classes") = 0, py::arg("score") = "max_prob")
+           py::arg("classes") = 0, py::arg("score") = "max_prob", py::arg("rule") = nullptr)
+      .def_property_readonly("state_independent", &Plan::state_independent)
       .def_property_readonly("stages", [](const Plan& self) { return self.stages.size(); });
 
   py::class_<Evidence, std::shared_ptr<Evidence>>(plan, "Evidence")

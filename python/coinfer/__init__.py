@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from coinfer._core import __version__
 
 if TYPE_CHECKING:
-    from coinfer import arrivals, cpu, datasets, live, service
+    from coinfer import arrivals, cpu, datasets, live, rule, service
     from coinfer.calibrating import Calibration, calibrate
     from coinfer.combiner import Boost, Stack
     from coinfer.combining import Combined, combine
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         LoadAware,
         Local,
         Remote,
+        Router,
         SelectionOracle,
         Sequential,
         Strategy,
@@ -81,6 +82,7 @@ __all__ = [
     "Predictions",
     "Problem",
     "Remote",
+    "Router",
     "Run",
     "SelectionOracle",
     "Sensitivity",
@@ -106,6 +108,7 @@ __all__ = [
     "explore",
     "live",
     "replay",
+    "rule",
     "score",
     "scores",
     "sensitivity",
@@ -114,7 +117,7 @@ __all__ = [
     "tune",
 ]
 
-_MODULES = frozenset({"arrivals", "cpu", "datasets", "live", "service"})
+_MODULES = frozenset({"arrivals", "cpu", "datasets", "live", "rule", "service"})
 _HOMES = {
     "calibrating": "Calibration calibrate",
     "combiner": "Boost Stack",
@@ -130,7 +133,8 @@ _HOMES = {
     "scoring": "score scores",
     "sequencing": "SequentialFit",
     "strategy": (
-        "Agreement Calibrated Ensemble ExpectedGain Forward LoadAware Local Remote SelectionOracle Sequential Strategy"
+        "Agreement Calibrated Ensemble ExpectedGain Forward LoadAware Local Remote Router SelectionOracle Sequential "
+        "Strategy"
     ),
     "sweeping": "LoadSweep sweep_load",
     "topology": "Topology",

@@ -12,6 +12,8 @@ The grammar is kept so small that it needs no quoting in a shell::
     forward:SCORE:each           to be tuned, one per stage but the last
     gain:ALPHA                   a wrong answer is worth ALPHA ms of delay; to be fitted
     gain:ALPHA,MS                ... and a dollar is worth MS ms
+    router:ALPHA                 by the first model's label, as worth it; to be fitted
+    router:ALPHA,MS:MODEL        ... and that model is the first
     ensemble:HOW                 all models at once: mean, logpool, vote; boost and stack are to be fitted
     sequential:HOW:STOP          one by one: vote, mean or logpool; decided, probable, qwyc or empirical
     sequential:HOW:STOP:DELTA    ... and how often the answer may differ from that of all
@@ -37,6 +39,7 @@ from coinfer.strategy import (
     Forward,
     Local,
     Remote,
+    Router,
     SelectionOracle,
     Sequential,
     Strategy,
@@ -51,7 +54,7 @@ if TYPE_CHECKING:
 
 __all__ = ["default_strategies", "named", "parse", "tune_all", "untuned"]
 
-KINDS = ("local", "remote", "forward", "gain", "ensemble", "sequential", "agreement", "oracle")
+KINDS = ("local", "remote", "forward", "gain", "router", "ensemble", "sequential", "agreement", "oracle")
 
 
 def parse(spec: str) -> tuple[str, Strategy]:
@@ -92,6 +95,7 @@ def _strategy(text: str, spec: str) -> Strategy:
         "remote": (1, 2, "remote:NODE or remote:NODE:MODEL"),
         "forward": (0, 2, "forward:SCORE, forward:SCORE:0.9, forward:SCORE:0.9,0.8 or forward:SCORE:any"),
         "gain": (1, 1, "gain:ALPHA or gain:ALPHA,MS_PER_USD"),
+        "router": (1, 2, "router:ALPHA, router:ALPHA,MS_PER_USD or router:ALPHA:MODEL"),
         "ensemble": (0, 1, "ensemble:mean, ensemble:logpool, ensemble:vote, ensemble:boost or ensemble:stack"),
         "sequential": (0, 4, "sequential:HOW:STOP, then :DELTA, :ORDER or both, as in sequential:vote:qwyc:0.01"),
         "agreement": (1, 1, "agreement:N, as in agreement:2 or agreement:0.75"),
@@ -118,7 +122,11 @@ def _strategy(text: str, spec: str) -> Strategy:
         if kind == "oracle":
             return SelectionOracle()
         if kind == "gain":
-            return _gain(parts[0])
+            alpha, ms_per_usd = _worth(parts[0])
+            return ExpectedGain(alpha, ms_per_usd)
+        if kind == "router":
+            alpha, ms_per_usd = _worth(parts[0])
+            return Router(*parts[1:], alpha=alpha, ms_per_usd=ms_per_usd)
         return _forward(*parts)
     except (BadValueError, UnknownNameError, UnsupportedError) as error:
         msg = f"strategy {spec!r}: {error}"
@@ -149,12 +157,12 @@ def _sequential(how: str = "vote", stop: str = "decided", *more: str) -> Sequent
     return Sequential(how, stop, order, delta)
 
 
-def _gain(worth: str) -> ExpectedGain:
+def _worth(worth: str) -> tuple[float, float]:
     numbers = _numbers(worth, "ALPHA and MS_PER_USD")
     if len(numbers) > 2:
         msg = f"at most two numbers, ALPHA and MS_PER_USD, not {worth!r}"
         raise BadValueError(msg)
-    return ExpectedGain(numbers[0], numbers[1] if len(numbers) == 2 else 0.0)
+    return numbers[0], numbers[1] if len(numbers) == 2 else 0.0
 
 
 def _numbers(text: str, what: str) -> list[float]:
@@ -182,6 +190,8 @@ def untuned(strategy: Strategy) -> bool:
     if not strategy.fitted:
         return True
     if not isinstance(strategy, Forward) or strategy.threshold is not None or strategy.by_ingress is not None:
+        return False
+    if strategy.stop is not None:
         return False
     return strategy.thresholds is None or strategy.thresholds == EACH
 

@@ -77,11 +77,11 @@ def combine(
     ----------
     members : sequence or mapping of array-like
         One per model, each of shape (N, C); for votes also labels of shape (N,), -1 for no answer.
-    how : {"mean", "weighted", "logpool", "vote", "weighted_vote"} or a combiner that was fitted
+    how : {"mean", "weighted", "logpool", "vote", "weighted_vote"} or a combiner that was fitted, or is one's own
         ``mean`` of the probabilities (``weighted``: with `weights`, which it demands), ``logpool``: their normalised
         geometric mean, where a zero counts as 2^-126; ``vote``: one vote per member for its label (``weighted_vote``:
         with `weights`, which it demands). `coinfer.Boost.fit` and `coinfer.Stack.fit` give combiners for the same
-        members in the same order.
+        members in the same order; `coinfer.rule.combine` makes one of a function.
     weights : sequence of float, optional
         One per member, >= 0, one of them above 0. Default: all equal.
     input : {"probs", "logits"}

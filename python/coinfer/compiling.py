@@ -9,6 +9,7 @@ million scorings, and ten strategies over the same path with the same score cost
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from coinfer._core import plan as core
 from coinfer._core import sim
 from coinfer.combiner import combiner
 from coinfer.errors import BadValueError, CoinferError, UnknownNameError, UnsupportedError, nearest
+from coinfer.rule import ScoreRule
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -91,12 +93,15 @@ class Compiler:
         Where the models stand.
     threads : int
         Threads for scoring.
+    seed : int
+        Of the run: for the states of stop rules of one's own.
     """
 
-    def __init__(self, predictions: Predictions, network: Network, threads: int = 1) -> None:
+    def __init__(self, predictions: Predictions, network: Network, threads: int = 1, seed: int = 0) -> None:
         self.predictions = predictions
         self.network = network
         self._threads = threads
+        self._seed = seed
         self._outputs = [outputs_of(predictions, model) for model in predictions.models]
         self._index = {model: i for i, model in enumerate(predictions.models)}
         self._evidence: dict[object, core.Evidence] = {}
@@ -119,7 +124,7 @@ class Compiler:
     def compile(self, spec: PlanSpec, ingress: str) -> CompiledPlan:
         """Compile a plan that is laid out already."""
         members = [
-            self._member(deployment, spec, last=at + 1 == len(spec.stages))
+            self._member(deployment, spec, last=_unscored(spec, at))
             for at, stage in enumerate(spec.stages)
             for deployment in stage.members
         ]
@@ -127,8 +132,10 @@ class Compiler:
         # Deployments of one model at different nodes give the same evidence.
         said = tuple((model, score, *rest) for model, _, score, *rest in _hashable(members))
         made = combiner(spec.combiner)
-        shape = (said, groups, made.key, "" if spec.combiner == "last" else spec.score)
-        rule = (shape, tuple((stage.threshold, stage.curve, stage.per_us) for stage in spec.stages), spec.oracle)
+        skips = spec.stop is not None and (spec.stop.jumps or spec.stop.opens)
+        shape = (said, groups, made.key, "" if spec.combiner == "last" else spec.score, skips)
+        stop = None if spec.stop is None else spec.stop.key(self._seed)
+        rule = (shape, tuple((stage.threshold, stage.curve, stage.per_us) for stage in spec.stages), spec.oracle, stop)
         key = (rule, tuple(m[1] for m in members))
         if key in self._plans:
             return self._plans[key]
@@ -146,7 +153,8 @@ class Compiler:
             models = [deployment.model for stage in spec.stages for deployment in stage.members]
             made.check_classes(self.predictions.classes)
             built = made.build(self.predictions.class_count, models, _combined_score(spec))
-            plan = core.Plan(members, stages, built, spec.oracle)
+            own = None if spec.stop is None else spec.stop.build(self._seed)
+            plan = core.Plan(members, stages, built, spec.oracle, rule=own)
         except CoinferError:
             raise
         except ValueError as error:
@@ -155,8 +163,7 @@ class Compiler:
         if shape not in self._evidence:
             self._evidence[shape] = core.gather(plan, self._outputs, self._threads)
         evidence = self._evidence[shape]
-        aware = any(stage.per_us != 0 for stage in spec.stages)  # what it decides depends on queues
-        if rule not in self._decisions and not aware:
+        if rule not in self._decisions and plan.state_independent:
             truth = self.predictions.labels if spec.oracle else None
             self._decisions[rule] = core.decide(plan, evidence, truth)
         self._plans[key] = CompiledPlan(spec, plan, evidence, self._decisions.get(rule))
@@ -272,12 +279,24 @@ class Compiler:
         tuple
             Mean latency in nanoseconds (per sample where service times were measured), and pico-dollars, per stage.
         """
-        latency: list[float | NDArray[np.float64]] = []
-        price: list[int] = []
+        walks = [self.walking(spec, ingress, range(stage + 1)) for stage in range(len(spec.stages))]
+        return [latency for latency, _ in walks], [price for _, price in walks]
+
+    def walking(self, spec: PlanSpec, ingress: str, visited: Sequence[int]) -> tuple[float | NDArray[np.float64], int]:
+        """Give what it takes to consult some stages in order and settle at the last, for stages of single members.
+
+        Returns
+        -------
+        tuple
+            Mean latency in nanoseconds (per sample where service times were measured), and pico-dollars.
+        """
+        hosts = self.hosts(spec, ingress)
         here, spent = ingress, 0
         elapsed: Any = 0.0
-        for host, stage in zip(self.hosts(spec, ingress), spec.stages, strict=True):
-            (deployment,) = stage.members
+        back: Leg = _STAY
+        for stage in visited:
+            host = hosts[stage]
+            (deployment,) = spec.stages[stage].members
             model = self.network.model(deployment.model)
             there = [
                 self.leg(here, host, model.request_kb),
@@ -287,10 +306,8 @@ class Compiler:
             back = self.leg(host, ingress, model.answer_kb)
             elapsed = elapsed + sum(map(_mean_ns, there)) + self.service_ns(deployment)
             spent += sum(leg[1] for leg in there) + self.pico_usd(deployment)
-            latency.append(elapsed + _mean_ns(back))
-            price.append(spent + back[1])
             here = host
-        return latency, price
+        return elapsed + _mean_ns(back), spent + back[1]
 
     def _member(self, deployment: Deployment, spec: PlanSpec, *, last: bool) -> tuple[Any, ...]:
         model = deployment.model
@@ -300,7 +317,7 @@ class Compiler:
                 f"{nearest(model, self._index)}"
             )
             raise UnknownNameError(msg)
-        score = spec.score
+        score: Any = spec.score
         if spec.combiner != "last":
             made = combiner(spec.combiner)
             self.check_combined(model, made.needs, made.name)
@@ -311,6 +328,8 @@ class Compiler:
                 msg = f"model {model!r} {problem}; use score='confidence', or give its logits or probabilities"
                 raise UnsupportedError(msg)
             score = "confidence"  # The last stage always settles: its score is only reported.
+        if isinstance(score, ScoreRule):
+            score = score.engine
         temperature = float(spec.temperature.get(model, 1.0))
         return (
             self._index[model],
@@ -429,8 +448,15 @@ def _mean_ns(leg: Leg) -> float:
     return leg[0] + sum(mean for _, mean in leg[2])
 
 
-def _lacks(form: str, score: str) -> str | None:
+def _unscored(spec: PlanSpec, stage: int) -> bool:
+    """Whether nothing is decided by the score of a stage: the last always settles, a route looks at the first alone."""
+    return stage + 1 == len(spec.stages) or (stage > 0 and spec.stop is not None and spec.stop.first_only)
+
+
+def _lacks(form: str, score: str | ScoreRule) -> str | None:
     """Say what a model of that form lacks for a score; None if nothing."""
+    if isinstance(score, ScoreRule):
+        return score.lacks(form)
     if score == "confidence" or (form in _VECTOR_FORMS and (form == "logits" or score not in _LOGIT_SCORES)):
         return None
     return f"{_GIVES[form]}, but score {score!r} needs {'logits' if score in _LOGIT_SCORES else 'a vector'}"
@@ -441,9 +467,9 @@ def _combined_score(spec: PlanSpec) -> str:
     if spec.score in ("confidence", "max_prob"):
         return "max_prob"
     if spec.score != "margin" and spec.combiner != "last":
-        msg = f"a combination is scored by max_prob or margin, not {spec.score!r}"
+        msg = f"a combination is scored by max_prob or margin, not {str(spec.score)!r}"
         raise UnsupportedError(msg)
-    return spec.score
+    return str(spec.score)
 
 
 def _payload(network: Network, stage: StageSpec, size: str) -> float:

@@ -344,7 +344,10 @@ class Run:
             visited = list(range(outcome["stages"]))
         else:
             visited = compiled.decisions.itineraries[int(compiled.decisions.route[sample])]
-        steps = tuple(self._step(compiled, lane, sample, stage, stage == visited[-1]) for stage in visited)
+        steps = tuple(
+            self._step(compiled, lane, sample, stage, after - stage)
+            for stage, after in zip(visited, [*visited[1:], visited[-1]], strict=True)
+        )
         for step in steps[outcome["stages"] :]:
             step |= {"settles": False, "reason": "not started: the deadline came first"}
         labels = self.predictions.labels
@@ -353,7 +356,8 @@ class Run:
         outcome["label"] = self._class(truth)
         return Explanation(request, steps, outcome)
 
-    def _step(self, compiled: CompiledPlan, lane: int, sample: int, stage: int, settled: bool) -> dict[str, Any]:
+    def _step(self, compiled: CompiledPlan, lane: int, sample: int, stage: int, onward: int) -> dict[str, Any]:
+        settled = onward == 0
         spec = compiled.spec
         curve = spec.stages[stage].curve
         label = int(compiled.evidence.label[stage, sample])
@@ -365,6 +369,8 @@ class Run:
             reason = "right, or no stage is" if settled else "wrong, and a later stage is right"
         elif last:
             reason = "last stage: settles"
+        elif spec.stop is not None:
+            reason = spec.stop.say(label, score, onward)
         elif label < -1:
             reason = "abstains: goes on"
         elif np.isnan(score):
@@ -381,9 +387,9 @@ class Run:
             "nodes": [d.node for d in deployments],
             "host": self._hosts[lane][stage],
             "label": said,
-            "score_kind": spec.score,
+            "score_kind": str(spec.score),
             "score": score,
-            "threshold": None if last or spec.oracle else threshold,
+            "threshold": None if last or spec.oracle or spec.stop is not None else threshold,
             "settles": settled,
             "reason": reason,
         }
@@ -551,7 +557,7 @@ def replay(
     """
     check_draws(seed, threads)
     warmup_ms = check_number(warmup_ms, "warmup_ms")
-    compiler = Compiler(predictions, network, threads)
+    compiler = Compiler(predictions, network, threads, seed)
     return Run(
         Requests(trace, predictions, network, threads), compiler, strategy, seed, engine=engine, warmup_ms=warmup_ms
     )

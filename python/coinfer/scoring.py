@@ -11,13 +11,14 @@ contract in full.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from coinfer import _core
 from coinfer.errors import BadValueError
+from coinfer.rule import ScoreRule
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,7 +28,7 @@ __all__ = ["KINDS", "Scores", "score", "scores"]
 KINDS: Final = ("max_prob", "margin", "entropy", "energy", "logit_margin", "gini")
 """Every kind of score; higher is surer in each."""
 
-_score = _core.score.score
+_score: Callable[..., NDArray[np.float32]] = _core.score.score
 _scores = _core.score.scores
 _ndarray = np.ndarray
 
@@ -47,7 +48,7 @@ class Scores(dict[str, "NDArray[Any]"]):
 
 def score(
     z: Any,
-    kind: str = "margin",
+    kind: str | ScoreRule = "margin",
     temperature: float = 1.0,
     input: str = "logits",
     out: NDArray[np.float32] | None = None,
@@ -60,9 +61,10 @@ def score(
     z : array of shape (N, C), float32 or float64
         A NumPy array, a CPU tensor, or anything else with ``__dlpack__`` or ``__array__``. Any strides; what need
         not be copied is not.
-    kind : str, default "margin"
+    kind : str or ScoreRule, default "margin"
         ``max_prob``, ``margin`` (p1 - p2), ``entropy`` (1 - H / ln C; 1 when C = 1), ``gini`` (the sum of p squared),
         and from logits ``energy`` (T logsumexp(z / T)) and ``logit_margin`` ((z1 - z2) / T).
+        Or a score of one's own, made by `coinfer.rule.score`.
     temperature : float, default 1
         T > 0; p = softmax(z / T). Probabilities are tempered as softmax(ln p / T).
     input : {"logits", "probs"}
@@ -92,6 +94,8 @@ def score(
     >>> ci.score([[2.0, 0.0], [1.0, 1.0]], kind="logit_margin")
     array([2., 0.], dtype=float32)
     """
+    if not isinstance(kind, str) and isinstance(kind, ScoreRule):
+        return kind.score(z, temperature, input, out, threads)
     return _score(z if type(z) is _ndarray else _table(z), kind, temperature, input, out, threads)
 
 

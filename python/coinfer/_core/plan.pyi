@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from coinfer._core.rule import Stop
+
 _Points = tuple[Sequence[float], Sequence[float]]
 
 class Outputs:
@@ -33,7 +35,10 @@ class Plan:
         oracle: bool,
         classes: int = 0,
         score: str = "max_prob",
+        rule: Stop | None = None,
     ) -> None: ...
+    @property
+    def state_independent(self) -> bool: ...
     @property
     def stages(self) -> int: ...
 

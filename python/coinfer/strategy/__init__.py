@@ -10,6 +10,7 @@ from coinfer.strategy.load_aware import LoadAware
 from coinfer.strategy.local import Local
 from coinfer.strategy.oracle import SelectionOracle
 from coinfer.strategy.remote import Remote
+from coinfer.strategy.router import Router
 from coinfer.strategy.sequential import Sequential
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Local",
     "PlanSpec",
     "Remote",
+    "Router",
     "SelectionOracle",
     "Sequential",
     "StageSpec",

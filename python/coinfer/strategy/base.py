@@ -17,11 +17,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from coinfer.errors import BadValueError, UnknownNameError, UnsupportedError, nearest
 from coinfer.paths import path
+from coinfer.rule import ScoreRule, find
 
 if TYPE_CHECKING:
     from coinfer.combiner import CombinerSpec
     from coinfer.network import Deployment, Network
     from coinfer.predictions import Predictions
+    from coinfer.rule import StopRule
+    from coinfer.strategy.router import Route
     from coinfer.tuning.certificate import Certificate
 
 SCORES = ("confidence", "max_prob", "margin", "entropy", "energy", "logit_margin", "gini")
@@ -55,8 +58,8 @@ class PlanSpec:
     Attributes
     ----------
     stages : tuple of StageSpec
-    score : str
-        Which score the stop rule compares: a kind of `coinfer.score`, or ``"confidence"``.
+    score : str or ScoreRule
+        Which score the stop rule compares: a kind of `coinfer.score`, ``"confidence"``, or one's own.
     temperature : mapping of str to float
         Temperature per model; 1 where absent.
     oracle : bool
@@ -74,12 +77,13 @@ class PlanSpec:
     """
 
     stages: tuple[StageSpec, ...]
-    score: str = "confidence"
+    score: str | ScoreRule = "confidence"
     temperature: Mapping[str, float] = field(default_factory=dict)
     oracle: bool = False
     combiner: str | CombinerSpec = "last"
     weights: Mapping[str, float] = field(default_factory=dict)
     calibration: Mapping[str, Steps] = field(default_factory=dict)
+    stop: StopRule | Route | None = None
     gossip_ms: float = 0.0
 
 
@@ -286,11 +290,21 @@ def nearest_deployment(
     return min(there, key=lambda d: (network.routes.delay_ms(ingress, d.node), d.node))
 
 
-def check_score(score: str) -> None:
-    """Refuse a kind of score that does not exist."""
+def check_score(score: str | ScoreRule) -> str | ScoreRule:
+    """Refuse a kind of score that does not exist; look up the rule that a strategy file names."""
+    if isinstance(score, ScoreRule):
+        return score
+    if isinstance(score, str) and ":" in score:
+        return find(score, ScoreRule)
     if score not in SCORES:
         msg = f"unknown score {score!r}; {nearest(str(score), SCORES)}"
         raise UnknownNameError(msg)
+    return score
+
+
+def score_reference(score: str | ScoreRule) -> str:
+    """Give a score as it stands in a strategy file."""
+    return score.reference if isinstance(score, ScoreRule) else score
 
 
 def thresholds_along(

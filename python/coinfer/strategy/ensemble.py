@@ -11,6 +11,7 @@ import numpy as np
 from coinfer._checks import check_number
 from coinfer.combiner import HOWS, Answers, Learned
 from coinfer.errors import BadValueError, UnknownNameError, UnsupportedError, nearest
+from coinfer.rule import CombineRule, find
 from coinfer.strategy.base import Parameter, PlanSpec, StageSpec, Strategy, only_keys
 
 if TYPE_CHECKING:
@@ -57,13 +58,15 @@ class Ensemble(Strategy):
     """
 
     kind: ClassVar[str] = "ensemble"
-    how: str = "mean"
+    how: str | CombineRule = "mean"
     weights: Mapping[str, float] | None = None
     models: tuple[str, ...] | None = None
     learned: Learned | None = None
 
     def __post_init__(self) -> None:
-        if self.how not in HOWS:
+        if isinstance(self.how, str) and ":" in self.how:
+            object.__setattr__(self, "how", find(self.how, CombineRule))
+        if not isinstance(self.how, CombineRule) and self.how not in HOWS:
             msg = f"Ensemble: unknown how {self.how!r}; {nearest(str(self.how), HOWS)}"
             raise UnknownNameError(msg)
         learns = self.how in Learned.hows
@@ -101,7 +104,7 @@ class Ensemble(Strategy):
     @property
     def name(self) -> str:
         """A short label for tables and figures."""
-        said = [self.how]
+        said = [str(self.how)]
         if self.weights is not None:
             said.append("/".join(f"{model} {weight:g}" for model, weight in self.weights.items()))
         elif self.models is not None:
@@ -163,7 +166,7 @@ class Ensemble(Strategy):
                     msg = f"{self.name}: model {model!r} has no weight; weights are keyed by model, one for each"
                     raise UnsupportedError(msg)
                 weights[model] = self.weights[model]
-        return PlanSpec((StageSpec(members),), combiner=_SAME.get(self.how, self.how), weights=weights)
+        return PlanSpec((StageSpec(members),), combiner=_SAME.get(str(self.how), self.how), weights=weights)
 
     def _names(self, network: Network) -> tuple[str, ...]:
         return self.models or tuple(dict.fromkeys(d.model for d in network.deployments))
@@ -189,7 +192,10 @@ class Ensemble(Strategy):
 
     def to_dict(self) -> dict[str, Any]:
         """Give `kind` and parameters, as they stand in a strategy file."""
-        table: dict[str, Any] = {"kind": self.kind, "how": self.how}
+        table: dict[str, Any] = {
+            "kind": self.kind,
+            "how": self.how.reference if isinstance(self.how, CombineRule) else self.how,
+        }
         if self.models is not None:
             table["models"] = list(self.models)
         if self.weights is not None:

@@ -26,12 +26,14 @@ from coinfer.strategy.base import (
     check_models,
     check_score,
     only_keys,
+    score_reference,
     walk,
 )
 
 if TYPE_CHECKING:
     from coinfer.network import Network
     from coinfer.predictions import Predictions
+    from coinfer.rule import ScoreRule
 
 __all__ = ["ExpectedGain"]
 
@@ -48,7 +50,7 @@ class ExpectedGain(Strategy):
         Milliseconds that a wrong answer is worth, > 0.
     ms_per_usd : float
         Milliseconds that a dollar is worth, >= 0.
-    score : str
+    score : str or ScoreRule
         As for `Forward`.
     horizon : int, optional
         How many stages ahead to look; 1 is the myopic rule. Default: to the end of the path.
@@ -86,13 +88,13 @@ class ExpectedGain(Strategy):
     kind: ClassVar[str] = "expected_gain"
     alpha: float
     ms_per_usd: float = 0.0
-    score: str = "max_prob"
+    score: str | ScoreRule = "max_prob"
     horizon: int | None = None
     models: tuple[str, ...] | None = None
     rules: Mapping[str, tuple[tuple[Steps, float], ...]] | None = None
 
     def __post_init__(self) -> None:
-        check_score(self.score)
+        object.__setattr__(self, "score", check_score(self.score))
         if not (_is_number(self.alpha) and self.alpha > 0):
             msg = f"ExpectedGain: alpha must be a positive number of milliseconds, not {self.alpha!r}"
             raise BadValueError(msg)
@@ -207,7 +209,7 @@ class ExpectedGain(Strategy):
             "kind": self.kind,
             "alpha": self.alpha,
             "ms_per_usd": self.ms_per_usd,
-            "score": self.score,
+            "score": score_reference(self.score),
         }
         if self.horizon is not None:
             table["horizon"] = self.horizon

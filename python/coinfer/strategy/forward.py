@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from coinfer._checks import check_list
 from coinfer.errors import BadValueError, UnsupportedError
+from coinfer.rule import ScoreRule, StopRule, find
 from coinfer.strategy.base import (
     Parameter,
     PlanSpec,
@@ -18,6 +19,7 @@ from coinfer.strategy.base import (
     check_models,
     check_score,
     only_keys,
+    score_reference,
     thresholds_along,
     walk,
 )
@@ -40,9 +42,9 @@ class Forward(Strategy):
 
     Parameters
     ----------
-    score : str
+    score : str or ScoreRule
         ``"confidence"`` (as the service reports it; the largest probability of a model that reports vectors), or a
-        kind of `coinfer.score`, which needs vectors from every model but the last.
+        kind of `coinfer.score` or a rule of one's own, which need vectors from every model but the last.
     thresholds : sequence of float, mapping of model to float, or "each", optional
         One per stage but the last, in path order, where all paths have equal length; keyed by model otherwise.
         ``"each"`` lets `coinfer.tune` find one for each stage, instead of one for all.
@@ -54,6 +56,8 @@ class Forward(Strategy):
         Softens (> 1) or sharpens (< 1) probabilities before they are scored.
     by_ingress : mapping of ingress to sequence of float, optional
         Thresholds for the requests that enter there, one per stage but the last, instead of `thresholds`.
+    stop : StopRule, optional
+        A rule of one's own (`coinfer.rule.stop`) instead of thresholds.
 
     Notes
     -----
@@ -66,15 +70,17 @@ class Forward(Strategy):
     """
 
     kind: ClassVar[str] = "forward"
-    score: str = "max_prob"
+    score: str | ScoreRule = "max_prob"
     thresholds: tuple[float, ...] | Mapping[str, float] | Literal["each"] | None = None
     threshold: float | None = None
     models: tuple[str, ...] | Literal["any"] | None = None
     temperature: float | Mapping[str, float] = 1.0
     by_ingress: Mapping[str, tuple[float, ...]] | None = None
+    stop: StopRule | None = None
 
     def __post_init__(self) -> None:
-        check_score(self.score)
+        object.__setattr__(self, "score", check_score(self.score))
+        self._check_stop()
         if self.thresholds is not None and self.threshold is not None:
             msg = "give thresholds (one per stage) or threshold (one for all stages), not both"
             raise BadValueError(msg)
@@ -106,10 +112,24 @@ class Forward(Strategy):
                 msg = f"temperature{where} must be a positive number, not {value!r}"
                 raise BadValueError(msg)
 
+    def _check_stop(self) -> None:
+        if isinstance(self.stop, str):
+            object.__setattr__(self, "stop", find(self.stop, StopRule))
+        if self.stop is None:
+            return
+        if not isinstance(self.stop, StopRule):
+            msg = f"Forward: stop must be a rule made by coinfer.rule.stop, not {self.stop!r}"
+            raise BadValueError(msg)
+        if (self.threshold, self.thresholds, self.by_ingress) != (None, None, None) or self.models == ANY:
+            msg = f"Forward: stop={self.stop.name} decides in the place of thresholds; give one of the two"
+            raise BadValueError(msg)
+
     @property
     def name(self) -> str:
         """A short label for tables and figures."""
-        if self.threshold is not None:
+        if self.stop is not None:
+            said = f", {self.stop.name}"
+        elif self.threshold is not None:
             said = f", {self.threshold:.4g}"
         elif self.thresholds is None:
             said = "" if self.by_ingress is None else f", {len(self.by_ingress)} paths"
@@ -124,6 +144,8 @@ class Forward(Strategy):
 
     def parameters(self) -> tuple[str, ...]:
         """Name what `coinfer.tune` may move."""
+        if self.stop is not None:
+            return ()
         cut = Parameter("thresholds", "cut") if self.thresholds == EACH else Parameter("threshold", "cut", shared=True)
         return (cut, Parameter("models", "subset")) if self.models == ANY else (cut,)
 
@@ -146,6 +168,9 @@ class Forward(Strategy):
             msg = f"{self.name} does not say which models to walk past: name them, or let coinfer.tune choose"
             raise UnsupportedError(msg)
         way = walk(network, ingress, self.models)
+        if self.stop is not None:
+            stages = tuple(StageSpec((d,)) for d in way)
+            return PlanSpec(stages, self.score, self._temperature_of(d.model for d in way), stop=self.stop)
         if self.by_ingress is not None and ingress in self.by_ingress:
             cuts = list(thresholds_along(self.by_ingress[ingress], way, ingress))
         elif self.threshold is not None:
@@ -165,7 +190,7 @@ class Forward(Strategy):
 
     def to_dict(self) -> dict[str, Any]:
         """Give `kind` and parameters, as in a strategy file; thresholds keyed by model stand in `[threshold]`."""
-        table: dict[str, Any] = {"kind": self.kind, "score": self.score}
+        table: dict[str, Any] = {"kind": self.kind, "score": score_reference(self.score)}
         if self.models is not None:
             table["models"] = self.models if self.models == ANY else list(self.models)
         if self.temperature != 1.0:
@@ -178,12 +203,14 @@ class Forward(Strategy):
             table["threshold"] = self.threshold
         if self.by_ingress is not None:
             table["by_ingress"] = {ingress: list(cuts) for ingress, cuts in self.by_ingress.items()}
+        if self.stop is not None:
+            table["stop"] = self.stop.reference
         return table
 
     @classmethod
     def from_dict(cls, table: Mapping[str, Any]) -> Forward:
         """Build from `to_dict`'s table, its `kind` taken off."""
-        only_keys(table, ("score", "thresholds", "threshold", "models", "temperature", "by_ingress"), cls.kind)
+        only_keys(table, ("score", "thresholds", "threshold", "models", "temperature", "by_ingress", "stop"), cls.kind)
         given = dict(table)
         if isinstance(given.get("threshold"), Mapping):
             given["thresholds"] = given.pop("threshold")

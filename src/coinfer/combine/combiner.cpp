@@ -7,6 +7,7 @@
 #include <memory>
 #include <stdexcept>
 
+#include "coinfer/combine/rule.hpp"
 #include "coinfer/status.hpp"
 #include "coinfer/threads.hpp"
 
@@ -26,7 +27,7 @@ Combined moved(const Combined& out, std::size_t rows, std::size_t classes) {
   return {moved(out.label, rows), moved(out.max_prob, rows), moved(out.margin, rows), moved(out.probs, rows * classes)};
 }
 
-void read_vectors(const Member& member, const Outputs& block, Label* labels, float* scores) {
+void read_kind(const Member& member, const Outputs& block, Label* labels, float* scores) {
   Vectors vectors;
   vectors.data = block.vector;
   vectors.probs = block.form == Form::probs;
@@ -38,6 +39,14 @@ void read_vectors(const Member& member, const Outputs& block, Label* labels, flo
   out.label = labels;
   out.kind[static_cast<std::size_t>(member.score.value_or(Kind::max_prob))] = scores;
   score(vectors, out);
+}
+
+void read_vectors(const Member& member, const Outputs& block, Label* labels, float* scores) {
+  if (member.rule != nullptr) {
+    score(*member.rule, block, member.temperature, labels, scores);
+  } else {
+    read_kind(member, block, labels, scores);
+  }
   if (block.relabel != nullptr) {
     for (std::size_t row = 0; row < block.rows; ++row) {
       if (labels[row] >= 0) labels[row] = block.relabel[labels[row]];
@@ -61,7 +70,7 @@ void read(const Member& member, const Outputs& block, Label* labels, float* scor
     case Form::probs: read_vectors(member, block, labels, scores); break;
     case Form::label:
     case Form::label_confidence:
-      if (member.score)
+      if (member.score || member.rule != nullptr)
         throw std::invalid_argument("a score of this kind needs a vector, but the model gives labels only");
       std::copy_n(block.label, block.rows, labels);
       if (block.form == Form::label) {

@@ -29,6 +29,14 @@ struct Curve {
 /// reports; a model that reports a vector reports its largest probability.
 using ScoreKind = std::optional<Kind>;
 
+/// A score of one's own (see rule.hpp): scores[row] from vectors[row][class] and labels[row], the model's own index of
+/// its largest entry.
+struct ScoreRule {
+  void (*block)(std::int64_t rows, std::int64_t classes, const float* vectors, const Label* labels,
+                float* scores) = nullptr;
+  bool logits = false;  // whether it reads z / T, or probabilities
+};
+
 /// One deployment that a stage consults, with all that is needed to read its answers.
 struct Member {
   std::uint32_t model = 0;
@@ -37,8 +45,9 @@ struct Member {
   double weight = 1.0;
   float temperature = 1.0F;
   const Curve* calibration = nullptr;
-  std::vector<Label> abstain;  // classes, in the shared label set, that mean "I don't know"
-  std::uint32_t place = 0;     // among the plan's members: for combiners that know one member from another
+  const ScoreRule* rule = nullptr;  // in the place of `score`
+  std::vector<Label> abstain;       // classes, in the shared label set, that mean "I don't know"
+  std::uint32_t place = 0;          // among the plan's members: for combiners that know one member from another
 };
 
 /// Read one member's answers to a block of rows: labels in the shared label set, -1 or an abstention; calibrated

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <limits>
-#include <map>
 #include <stdexcept>
 #include <string>
 
@@ -50,17 +49,45 @@ void settle_oracle(const Evidence& evidence, std::span<const Label> truth, std::
   }
 }
 
-/// A rule of one's own, row by row, through judge().
+/// A rule of one's own that never skips, a block of rows and a stage at a time, from the last stage backwards: the
+/// earliest stage that does not go on is written last.
+void settle_blocks(const Plan& plan, const Evidence& evidence, std::uint8_t* settled) {
+  constexpr std::size_t width = 1024;
+  std::uint8_t go[width];
+  for (std::size_t row = 0; row < evidence.rows; row += width) {
+    const std::size_t count = std::min(width, evidence.rows - row);
+    std::uint8_t* out = settled + row;
+    std::fill_n(out, count, static_cast<std::uint8_t>(evidence.stages - 1));
+    for (std::size_t stage = evidence.stages - 1; stage-- > 0;) {
+      plan.rule.block(plan.rule.state, static_cast<std::int64_t>(stage), static_cast<std::int64_t>(count),
+                      evidence.unsure_rows[stage] != 0 ? 1 : 0, evidence.labels(stage) + row,
+                      evidence.scores(stage) + row, go);
+      const auto here = static_cast<std::uint8_t>(stage);
+      for (std::size_t i = 0; i < count; ++i) out[i] = go[i] != 0 ? out[i] : here;
+    }
+  }
+}
+
+/// A rule of one's own, row by row, through judge(). Ways that samples took are the leaves of a tree, one step a level.
 void settle_judged(const Plan& plan, const Evidence& evidence, Decisions& decisions) {
-  std::map<Itinerary, std::uint8_t> known;
+  constexpr std::uint32_t none = std::numeric_limits<std::uint32_t>::max();
+  std::vector<std::uint32_t> child(evidence.stages, none);  // [node][stage]
+  std::vector<std::uint32_t> leaf{none};                    // [node]
   Itinerary visited;
   View view;
   view.remaining_us = std::numeric_limits<float>::infinity();
   for (std::size_t row = 0; row < evidence.rows; ++row) {
     visited.clear();
     std::size_t stage = first_stage(plan, view);
+    std::size_t node = 0;
     for (;;) {
       visited.push_back(static_cast<std::uint8_t>(stage));
+      if (child[node * evidence.stages + stage] == none) {
+        child[node * evidence.stages + stage] = static_cast<std::uint32_t>(leaf.size());
+        leaf.push_back(none);
+        child.resize(child.size() + evidence.stages, none);
+      }
+      node = child[node * evidence.stages + stage];
       view.stage = static_cast<std::int64_t>(stage);
       view.label = evidence.labels(standing(evidence, visited, row))[row];
       view.score = evidence.scores(stage)[row];
@@ -68,17 +95,14 @@ void settle_judged(const Plan& plan, const Evidence& evidence, Decisions& decisi
       if (steps == 0) break;
       stage += static_cast<std::size_t>(steps);
     }
-    const auto found = known.find(visited);
-    if (found != known.end()) {
-      decisions.route[row] = found->second;
-      continue;
+    if (leaf[node] == none) {
+      if (decisions.itineraries.size() == 256) {
+        throw std::invalid_argument("this rule takes more than 256 different ways through its stages");
+      }
+      leaf[node] = static_cast<std::uint32_t>(decisions.itineraries.size());
+      decisions.itineraries.push_back(visited);
     }
-    if (decisions.itineraries.size() == 256) {
-      throw std::invalid_argument("this rule takes more than 256 different ways through its stages");
-    }
-    decisions.route[row] = static_cast<std::uint8_t>(decisions.itineraries.size());
-    known.emplace(visited, decisions.route[row]);
-    decisions.itineraries.push_back(visited);
+    decisions.route[row] = static_cast<std::uint8_t>(leaf[node]);
   }
 }
 
@@ -108,6 +132,9 @@ Decisions decide(const Plan& plan, const Evidence& evidence, std::span<const Lab
   } else if (plan.rule.advance == nullptr) {
     decisions.itineraries = prefixes(evidence.stages);
     settle_built_in(plan, evidence, decisions.route.data());
+  } else if (plan.rule.block != nullptr && !plan.rule.jumps && !plan.rule.opens) {
+    decisions.itineraries = prefixes(evidence.stages);
+    settle_blocks(plan, evidence, decisions.route.data());
   } else {
     settle_judged(plan, evidence, decisions);
   }

@@ -28,13 +28,18 @@ struct View {
 };
 
 /// A rule of one's own: how many stages to advance (0 stops). `jumps`: it may advance by more than one; `opens`: it
-/// also chooses the first stage, asked with stage -1.
+/// also chooses the first stage, asked with stage -1. Where it does not jump, it is never asked about a row without an
+/// answer. `block` is the same rule for many rows of one stage: go[row] is whether it goes on; `gaps` says that some
+/// rows hold no answer. `per_request`: it looks at more than stage, label and score, or changes its state.
 struct Rule {
   std::int32_t (*advance)(void* state, const View* view) = nullptr;
+  void (*block)(const void* state, std::int64_t stage, std::int64_t rows, std::int64_t gaps, const Label* labels,
+                const float* scores, std::uint8_t* go) = nullptr;
   void (*learn)(void* state, const View* view, Label later) = nullptr;
   void* state = nullptr;
   bool jumps = false;
   bool opens = false;
+  bool per_request = false;
 };
 
 /// Members [first, first + count) of the plan, consulted together; the built-in rule stops iff
@@ -55,10 +60,11 @@ struct Plan {
   Rule rule;
   bool oracle = false;  // knows the truth: stops at the first right answer, else at the first stage; replay only
   std::vector<std::shared_ptr<const Curve>> curves;  // owns what stages and members point to
+  std::vector<std::shared_ptr<const void>> held;     // and what its rules do
 
   /// Whether a decision depends on the sample alone, not on queues, deadlines or what was learned before.
   bool state_independent() const noexcept {
-    if (rule.learn != nullptr) return false;
+    if (rule.learn != nullptr || rule.per_request) return false;
     for (const Stage& stage : stages) {
       if (stage.per_us != 0.0F) return false;
     }
@@ -84,6 +90,7 @@ inline std::int32_t judge(const Plan& plan, const View& view, bool can_go) noexc
   if (!can_go) return 0;
   if (plan.rule.advance != nullptr) {
     const std::int32_t least = view.label < 0 ? 1 : 0;
+    if (least == 1 && !plan.rule.jumps) return 1;
     const auto left = static_cast<std::int32_t>(static_cast<std::int64_t>(plan.stages.size()) - 1 - view.stage);
     const std::int32_t most = plan.rule.jumps ? left : 1;
     const std::int32_t steps = plan.rule.advance(plan.rule.state, &view);
