@@ -27,23 +27,23 @@ MS_PER_USD = 100.0  # network and services take no time here: price alone is tra
 def services(name: str, path: Path = DATA) -> tuple[ci.Predictions, ci.Network]:
     """Give the services of one data set as a chain of tiers by price; "unknown" is an abstention."""
     with np.load(path, allow_pickle=False) as data:
-        apis = [str(api) for api in data[f"{name.lower()}_apis"]]
-        price = data[f"{name.lower()}_cost_per10k"].astype(float) / 1e4
-        said, confidence, truth = data[f"{name.lower()}_preds"], data[f"{name}_conf"], data[f"{name}_labels"]
-    names = [str(k) for k in np.unique(truth)]
-    classes = [*names, "unknown"]
-    code = {k: i for i, k in enumerate(classes)}
+        apis, cost, said, confidence, truth = (
+            data[f"{name.lower()}_{part}"] for part in ("apis", "cost_per10k", "preds", "conf", "labels")
+        )
+    apis, price = [str(api) for api in apis], cost.astype(float) / 1e4
+    known = int(truth.max()) + 1  # what is said beyond them is "unknown"
+    classes = [*map(str, range(known)), "unknown"]
     order = sorted(range(len(apis)), key=lambda m: (price[m], apis[m]))
     outputs = {
         apis[m]: ci.ModelOutput(
-            label=np.array([code.get(str(k), code["unknown"]) for k in said[:, m]], np.int32),
+            label=np.minimum(said[:, m].astype(np.int32), known),
             confidence=confidence[:, m].astype(np.float32),
         )
         for m in order
     }
-    predictions = ci.Predictions(outputs, labels=np.array([code[str(k)] for k in truth]), classes=classes)
+    predictions = ci.Predictions(outputs, labels=truth.astype(np.int32), classes=classes)
     nodes = [ci.Node(api, tier) for tier, api in enumerate(outputs)]
-    links = [ci.Link(a.name, b.name, delay_ms=0.0) for a, b in itertools.pairwise(nodes)]
+    links = [ci.Link((a.name, b.name), delay_ms=0.0) for a, b in itertools.pairwise(nodes)]
     models = [ci.Model(api, abstain=["unknown"]) for api in outputs]
     deployments = [ci.Deployment(apis[m], apis[m], price_usd=price[m], service=ci.service.Constant(0.0)) for m in order]
     return predictions, ci.Network(nodes, links, models, deployments)

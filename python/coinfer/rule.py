@@ -474,6 +474,7 @@ class StopRule(Rule):
 
         # The two forms of the kernel differ in their arguments only; Numba drops the branch not taken.
         if state_type is None:
+
             @njit(error_model="numpy", forceinline=True)
             def steps(view, state):  # type: ignore[no-untyped-def]
                 made = kernel(view)
@@ -483,6 +484,7 @@ class StopRule(Rule):
             def of(state):  # type: ignore[no-untyped-def]
                 return 0
         else:
+
             @njit(error_model="numpy", forceinline=True)
             def steps(view, state):  # type: ignore[no-untyped-def]
                 made = kernel(view, state)

@@ -131,7 +131,7 @@ def test_real_services_that_abstain():
 
     predictions, network = table_router.services("AUDIOMNIST")
     rows = np.arange(len(predictions))
-    router = ci.Router(alpha=1.0, ms_per_usd=100.0).fit(predictions.select(rows % 2 == 0), network)
+    router = ci.Router(alpha=10.0, ms_per_usd=100.0).fit(predictions.select(rows % 2 == 0), network)
     held = predictions.select(rows % 2 == 1)
     trace = ci.Trace(np.arange(len(held)), [network.ingress[0]] * len(held), np.arange(len(held)))
     run = ci.replay(trace, held, network, router)

@@ -179,9 +179,9 @@ void score(const ScoreRule& rule, const Outputs& outputs, float temperature, Lab
   });
 }
 
-RuleCombiner::RuleCombiner(CombineBlock block, CombineBlock all, std::size_t members, std::size_t classes, Kind kind)
-    : block_(block), all_(all), members_(members), classes_(classes), score_(kind) {
-  if (block == nullptr || all == nullptr) throw std::invalid_argument("a combiner of one's own needs its function");
+RuleCombiner::RuleCombiner(CombineBlock one, CombineBlock all, std::size_t members, std::size_t classes, Kind kind)
+    : block_(one), all_(all), members_(members), classes_(classes), score_(kind) {
+  if (one == nullptr || all == nullptr) throw std::invalid_argument("a combiner of one's own needs its function");
   if (members == 0) throw std::invalid_argument("combining needs members");
   if (classes == 0) throw std::invalid_argument("combining needs at least one class");
   if (kind == Kind::energy || kind == Kind::logit_margin) {
