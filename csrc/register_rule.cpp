@@ -20,7 +20,7 @@ namespace {
 template <class Function>
 Function at(std::uintptr_t address, const char* what) {
   if (address == 0) throw py::value_error(std::string(what) + " must be the address of a function");
-  return reinterpret_cast<Function>(address);
+  return reinterpret_cast<Function>(address);  // NOLINT(performance-no-int-to-ptr): Numba gives addresses as integers
 }
 
 HeldStop make_stop(std::uintptr_t advance, std::uintptr_t block, const py::bytes& state, bool jumps, bool opens,
