@@ -45,7 +45,8 @@ Held make_outputs(const std::string& form, const py::object& vector, const py::o
   if (!vector.is_none()) {
     if (!py::isinstance<py::array_t<float>>(vector)) throw py::type_error("vector must be an array of float32");
     const auto array = py::reinterpret_borrow<py::array>(vector);
-    const bool strided = array.ndim() == 2 && array.size() > 0 && array.shape(1) > 1;  // an empty array may have any strides
+    const bool strided =
+        array.ndim() == 2 && array.size() > 0 && array.shape(1) > 1;  // an empty array may have any strides
     if (array.ndim() != 2 || (strided && array.strides(1) != static_cast<py::ssize_t>(sizeof(float)))) {
       throw py::type_error("vector must be (rows, classes) with unit stride along a row");
     }
