@@ -22,7 +22,7 @@ from coinfer.demo import halves
 from coinfer.errors import BadValueError, CoinferError, UnknownNameError, UnsupportedError, nearest
 from coinfer.replaying import Requests, Run
 from coinfer.results import Estimate
-from coinfer.strategy import Ensemble, ExpectedGain, Forward, Remote, SelectionOracle, Strategy
+from coinfer.strategy import Ensemble, ExpectedGain, Forward, Remote, Router, SelectionOracle, Strategy
 from coinfer.strategy.base import Parameter
 from coinfer.strategy.forward import ANY
 from coinfer.trace import Trace
@@ -211,6 +211,8 @@ def catalogue(predictions: Predictions, network: Network) -> dict[str, Strategy]
     for score in scores:
         found[f"Forward({score})"] = Forward(score=score, models=ANY if skipping else None)
         found[f"ExpectedGain({score})"] = ExpectedGain(1.0, ms_per_usd, score=score)
+    if scores:
+        found["Router"] = Router(alpha=1.0, ms_per_usd=ms_per_usd)
     if len(deployed) > 1:
         fits = {"vote", "boost", *(("mean", "logpool", "stack") if vectors else ())}
         found |= {f"Ensemble({how})": Ensemble(how) for how in HOWS if how in fits}
