@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from coinfer._arrays import as_array, as_numbers, first_row
-from coinfer._checks import check_number
+from coinfer._checks import check_integer, check_number
 from coinfer.errors import BadFileError, BadValueError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["arrivals_ns", "read_published"]
+__all__ = ["arrivals_ns", "read_minutes", "read_published"]
 
+_INT64: Final = 2**63 - 1
 _NS: Final = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 
 
@@ -36,7 +37,7 @@ def arrivals_ns(times: Any, unit: str) -> NDArray[np.int64]:
         instants = array.astype("datetime64[ns]").astype(np.int64)
         result = instants - (instants.min() if len(instants) else 0)
     elif array.dtype.kind in "iu":
-        bad = (array < 0) | (array > (2**63 - 1) // _NS[unit])
+        bad = (array < 0) | (array > _INT64 // _NS[unit])
         result = array.astype(np.int64) * _NS[unit]
     else:
         numbers = as_numbers(array, "times", np.float64)
@@ -49,9 +50,33 @@ def arrivals_ns(times: Any, unit: str) -> NDArray[np.int64]:
     return result
 
 
-def read_published(path: Path) -> NDArray[np.int64]:
+def read_published(path: Path, experiment: int | None) -> NDArray[np.int64]:
     """Return the arrival times of a published trace in nanoseconds, in the order of the file."""
+    if path.suffix.lower() == ".json":
+        return _read_profile(path, experiment)
+    if experiment is not None:
+        msg = "experiment= chooses in a profile export of perf_analyzer (.json); this file has one list of arrivals"
+        raise BadValueError(msg)
     return _read_jsonl(path) if path.suffix.lower() == ".jsonl" else _read_csv(path)
+
+
+def read_minutes(path: Path) -> NDArray[np.int64]:
+    """Return the invocations per minute in a file of Azure Functions 2019, summed over functions."""
+    import pyarrow as pa
+    import pyarrow.csv
+
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        header = next(csv.reader(file), [])
+    minutes = [name for name in header if name.isdecimal()]
+    if "HashFunction" not in header or not minutes:
+        msg = f"the columns {', '.join(header[:8])} are not those of Azure Functions 2019: HashFunction, ..., 1, 2, ..."
+        raise BadFileError(msg)
+    options = pyarrow.csv.ConvertOptions(include_columns=minutes, column_types=dict.fromkeys(minutes, pa.int64()))
+    total = np.zeros(len(minutes), np.int64)
+    with pyarrow.csv.open_csv(path, convert_options=options) as batches:
+        for batch in batches:
+            total += np.array([as_array(column, "counts").sum() for column in batch.columns], np.int64)
+    return total
 
 
 def _read_csv(path: Path) -> NDArray[np.int64]:
@@ -70,6 +95,9 @@ def _read_csv(path: Path) -> NDArray[np.int64]:
         column, kind = ["end_timestamp", "duration"], pa.float64()
     elif "Timestamp" in header:
         column, kind = ["Timestamp"], pa.float64()
+    elif "HashFunction" in header:
+        msg = "Azure Functions 2019 counts by the minute; coinfer.arrivals.per_minute reads it, for arrivals.profile"
+        raise BadFileError(msg)
     else:
         msg = (
             f"the columns {', '.join(header[:8])} are of no known trace; expected TIMESTAMP (Azure LLM), "
@@ -90,14 +118,42 @@ def _read_csv(path: Path) -> NDArray[np.int64]:
 
 
 def _read_jsonl(path: Path) -> NDArray[np.int64]:
+    """Mooncake (``timestamp``, ms) or AIPerf (``metadata.request_start_ns``; cancelled requests came, too)."""
     times = []
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
             entry = json.loads(line)
-            if not isinstance(entry, dict) or "timestamp" not in entry:
-                msg = f"line {number} has no 'timestamp' (milliseconds, as in the Mooncake traces)"
+            fields = entry if isinstance(entry, dict) else {}
+            metadata = fields.get("metadata")
+            if isinstance(metadata, dict) and "request_start_ns" in metadata:
+                times.append(
+                    check_integer(metadata["request_start_ns"], f"line {number}: request_start_ns", at_most=_INT64)
+                )
+            elif "timestamp" in fields:
+                times.append(round(check_number(fields["timestamp"], f"line {number}: timestamp") * 1e6))
+            else:
+                msg = (
+                    f"line {number} has neither 'timestamp' (milliseconds, as in the Mooncake traces) nor "
+                    "'metadata.request_start_ns' (AIPerf)"
+                )
                 raise BadFileError(msg)
-            times.append(check_number(entry["timestamp"], f"line {number}: timestamp"))
-    return np.rint(np.array(times, np.float64) * 1e6).astype(np.int64)
+    return np.array(times, np.int64)
+
+
+def _read_profile(path: Path, experiment: int | None) -> NDArray[np.int64]:
+    # perf_analyzer copies output tensors into strings byte by byte: often not UTF-8. Latin-1 takes any byte.
+    document = json.loads(path.read_text(encoding="latin-1"), strict=False)
+    experiments = document.get("experiments") if isinstance(document, dict) else None
+    if not experiments:
+        msg = "has no 'experiments'; expected what perf_analyzer --profile-export-file writes"
+        raise BadFileError(msg)
+    if experiment is None and len(experiments) > 1:
+        kinds = (
+            f"{number} ({e['experiment']['mode']} {e['experiment']['value']:g})" for number, e in enumerate(experiments)
+        )
+        msg = f"holds {len(experiments)} experiments; say which: experiment = {', '.join(kinds)}"
+        raise BadValueError(msg)
+    chosen = check_integer(experiment or 0, "experiment", at_most=len(experiments) - 1)
+    return np.array([request["timestamp"] for request in experiments[chosen]["requests"]], np.int64)

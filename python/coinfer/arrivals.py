@@ -9,21 +9,24 @@ ascending, ready for ``Trace.from_arrivals(times, unit="ns", ...)``.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from coinfer._arrivals import arrivals_ns
+from coinfer._arrivals import arrivals_ns, read_minutes
 from coinfer._checks import check_integer, check_list, check_number
 from coinfer._drawing import generator
+from coinfer._files import reading
 from coinfer.errors import BadValueError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from os import PathLike
 
     from numpy.typing import NDArray
 
-__all__ = ["Burstiness", "burstiness", "diurnal", "mmpp", "poisson", "profile", "scaled"]
+__all__ = ["Burstiness", "burstiness", "diurnal", "mmpp", "per_minute", "poisson", "profile", "scaled"]
 
 
 def poisson(rate_rps: float, requests: int, *, seed: int = 0) -> NDArray[np.int64]:
@@ -126,6 +129,27 @@ def profile(rates_rps: Sequence[float], step_s: float, requests: int, *, seed: i
     rounds, rest = np.divmod(points, expected[-1])
     within = _invert(rest, expected, np.arange(len(expected), dtype=np.float64) * step)
     return _whole(rounds * step * len(rates) + within, "profile")
+
+
+def per_minute(path: str | PathLike[str]) -> NDArray[np.int64]:
+    """Read how many requests came in each minute of a day of Azure Functions 2019, over all its functions.
+
+    A day has hundreds of millions of invocations and no times within the minute, so it is a rate to draw from
+    rather than a list of arrivals: ``profile(per_minute(path) / 60 * scale, 60.0, requests)``.
+
+    Returns
+    -------
+    ndarray of int64, shape (M,)
+        Requests in each of the M minutes that the file has columns for.
+
+    Raises
+    ------
+    BadFileError
+        If the file is missing, or is not ``HashOwner, HashApp, HashFunction, Trigger, 1, 2, ..., 1440``.
+    """
+    path = Path(path)
+    with reading(path, "a day of Azure Functions 2019 (CSV)"):
+        return read_minutes(path)
 
 
 def diurnal(

@@ -411,23 +411,69 @@ class Trace:
         )
 
     @staticmethod
-    def read_arrivals(path: str | PathLike[str]) -> NDArray[np.int64]:
-        """Read the arrival times of a published trace as nanoseconds from the first, ascending.
+    def read_arrivals(path: str | PathLike[str], *, experiment: int | None = None) -> NDArray[np.int64]:
+        """Read the arrival times of a recorded trace as nanoseconds from the first, ascending.
 
         Known by their columns: Azure LLM inference 2023, 2024 and LMM 2025 (``TIMESTAMP``, dates with seven
         decimals), Azure Functions 2021 (``end_timestamp, duration``; the arrival is the difference), BurstGPT
-        (``Timestamp`` in seconds), Mooncake (``.jsonl``, ``timestamp`` in milliseconds).
+        (``Timestamp`` in seconds). ``.jsonl``: Mooncake (``timestamp`` in milliseconds), AIPerf
+        (``metadata.request_start_ns``). ``.json``: what perf_analyzer's ``--profile-export-file`` writes; at a fixed
+        concurrency its arrivals are those of a closed loop, which waits for the server it measured.
+
+        Parameters
+        ----------
+        path : path
+            The file.
+        experiment : int, optional
+            Which of the experiments of a perf_analyzer file, from 0; needed if there are several.
 
         Raises
         ------
         BadFileError
             If the file is missing, or is none of these.
+        BadValueError
+            If there are several experiments and none is chosen, or there is no such experiment.
         """
         path = Path(path)
-        with reading(path, "a trace of arrivals (CSV or JSONL)"):
-            arrival = read_published(path)
+        with reading(path, "a trace of arrivals (CSV, JSONL or JSON)"):
+            arrival = read_published(path, experiment)
         arrival = np.sort(arrival)
         return arrival - arrival[0] if len(arrival) else arrival
+
+    def save_intervals(self, path: str | PathLike[str], *, ingress: str | None = None) -> None:
+        """Write the gaps between arrivals for perf_analyzer's ``--request-intervals``: microseconds, one a line.
+
+        perf_analyzer then sends the same arrivals to one real server, and begins again at the end of the file.
+        Rounding does not add up: every arrival stays within half a microsecond of its time.
+
+        Parameters
+        ----------
+        path : path
+            The file to write.
+        ingress : str, optional
+            Only the requests that enter at this node. Default: all.
+
+        Raises
+        ------
+        UnknownNameError
+            If no request can enter at `ingress`.
+        BadValueError
+            If there is no request to write.
+        BadFileError
+            If the file cannot be written; an old file of that name is left as it was.
+        """
+        arrival = self.arrival_ns
+        if ingress is not None:
+            if ingress not in self.nodes:
+                msg = f"the trace has no ingress node {ingress!r}; {nearest(ingress, self.nodes)}"
+                raise UnknownNameError(msg)
+            arrival = arrival[self.ingress == self.nodes.index(ingress)]
+        if not len(arrival):
+            msg = "save_intervals: there is no request to write" + (f" at {ingress!r}" if ingress else "")
+            raise BadValueError(msg)
+        gaps = np.diff((arrival + 500) // 1000, prepend=0)
+        with replacing(Path(path)) as temporary:
+            np.savetxt(temporary, gaps, fmt="%d")
 
     # ---- files ---------------------------------------------------------------------------------------------
 

@@ -123,3 +123,15 @@ def test_azure_keeps_its_burstiness_at_any_rate():
 def test_what_cannot_arrive_is_refused(call, words):
     with pytest.raises(ci.BadValueError, match=words):
         call()
+
+
+def test_a_day_of_azure_functions_is_a_rate_per_minute(tmp_path):
+    file = tmp_path / "day.csv"
+    file.write_text("HashOwner,HashApp,HashFunction,Trigger,1,2,3\no,a,f,http,0,5,2\no,a,g,timer,1,0,40\n")
+    counts = arrivals.per_minute(file)
+    assert counts.tolist() == [1, 5, 42]
+    times = arrivals.profile(counts / 60.0, 60.0, 480)
+    assert np.bincount(times // 60_000_000_000 % 3).tolist() == pytest.approx([10, 50, 420], rel=0.4)
+    file.write_text("app,func,end_timestamp,duration\na,f,5.0,1.0\n")
+    with pytest.raises(ci.CoinferError, match="not those of Azure Functions 2019"):
+        arrivals.per_minute(file)

@@ -425,6 +425,11 @@ class TestReadArrivals:
                 '{"timestamp": 0, "input_length": 6}\n\n{"timestamp": 27, "input_length": 7}\n',
                 [0, 27_000_000],
             ),
+            (
+                "aiperf.jsonl",
+                '{"metadata": {"request_start_ns": 17630000000007}}\n{"metadata": {"request_start_ns": 17630000000001}}',
+                [0, 6],
+            ),
         ],
     )
     def test_published_formats(self, tmp_path: Path, name: str, text: str, expected: list[int]) -> None:
@@ -439,11 +444,54 @@ class TestReadArrivals:
             ("t.csv", "when,what\n1,2\n", "the columns when, what are of no known trace; expected TIMESTAMP"),
             ("t.csv", "TIMESTAMP\nyesterday\n", "cannot be read as"),
             ("t.csv", "Timestamp,x\n1,1\n,2\n", "column 'Timestamp' has an empty value"),
-            ("t.jsonl", '{"timestamp": 0}\n{"time": 1}\n', "line 2 has no 'timestamp'"),
+            ("t.jsonl", '{"timestamp": 0}\n{"time": 1}\n', "line 2 has neither 'timestamp' .* nor 'metadata.request_"),
             ("t.jsonl", "{\n", "cannot be read as"),
+            ("t.json", "{}", "has no 'experiments'; expected what perf_analyzer"),
+            ("t.csv", "HashOwner,HashFunction,1,2\na,b,0,3\n", "coinfer.arrivals.per_minute reads it"),
         ],
     )
     def test_others_are_refused(self, tmp_path: Path, name: str, text: str, words: str) -> None:
         (tmp_path / name).write_text(text)
         with pytest.raises(BadFileError, match=words):
             Trace.read_arrivals(tmp_path / name)
+
+
+class TestPerfAnalyzer:
+    """Its files as version 2.46 writes them: output tensors are bytes in strings, whatever UTF-8 says."""
+
+    REQUEST = (
+        b'{"timestamp":%d,"request_inputs":{"IMAGE":null},"response_timestamps":[%d],'
+        b'"response_outputs":[{"PROBS":"\\u0000\\u0000\xb6\x1f?"}]}'
+    )
+
+    def export(self, path: Path, *experiments: tuple[int, ...]) -> Path:
+        each = (
+            b'{"experiment":{"mode":"request_rate","value":%d.0},"requests":[%s],"window_boundaries":[]}'
+            % (40 + number, b",".join(self.REQUEST % (time, time + 5) for time in times))
+            for number, times in enumerate(experiments)
+        )
+        path.write_bytes(b'{"experiments":[%s],"version":"1.8.0"}' % b",".join(each))
+        return path
+
+    def test_its_arrivals_are_read(self, tmp_path: Path) -> None:
+        start = 1_795_587_936_803_083_082
+        one = self.export(tmp_path / "one.json", (start + 147_245_395, start))
+        assert Trace.read_arrivals(one).tolist() == [0, 147_245_395]
+        two = self.export(tmp_path / "two.json", (start,), (start + 3, start + 10))
+        assert Trace.read_arrivals(two, experiment=1).tolist() == [0, 7]
+        with pytest.raises(BadValueError, match=r"two.json: .*0 \(request_rate 40\), 1 \(request_rate 41\)"):
+            Trace.read_arrivals(two)
+        with pytest.raises(BadValueError, match="experiment must be an integer from 0 to 1"):
+            Trace.read_arrivals(two, experiment=2)
+
+    def test_it_can_send_what_was_replayed(self, tmp_path: Path) -> None:
+        trace = Trace([1_499, 1_000_400, 1_000_600, 9_000_000], ["a", "b", "a", "b"], [0, 1, 2, 3])
+        trace.save_intervals(tmp_path / "all.txt")
+        assert (tmp_path / "all.txt").read_text() == "1\n999\n1\n7999\n"
+        trace.save_intervals(tmp_path / "b.txt", ingress="b")
+        assert (tmp_path / "b.txt").read_text() == "1000\n8000\n"
+        with pytest.raises(UnknownNameError, match="no ingress node 'c'"):
+            trace.save_intervals(tmp_path / "c.txt", ingress="c")
+        with pytest.raises(BadValueError, match="no request to write"):
+            Trace([], "a", []).save_intervals(tmp_path / "none.txt")
+        assert not (tmp_path / "none.txt").exists()
