@@ -427,7 +427,7 @@ class TestReadArrivals:
             ),
             (
                 "aiperf.jsonl",
-                '{"metadata": {"request_start_ns": 17630000000007}}\n{"metadata": {"request_start_ns": 17630000000001}}',
+                '{"metadata": {"request_start_ns": 176300007}}\n{"metadata": {"request_start_ns": 176300001}}',
                 [0, 6],
             ),
         ],
