@@ -7,13 +7,11 @@ a few at many.
 from __future__ import annotations
 
 import html
-import json
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coinfer._files import replacing
-from coinfer.report._page import fill, finite
+from coinfer.report._frame import frame
 
 if TYPE_CHECKING:
     import os
@@ -42,21 +40,8 @@ def write_load(sweep: LoadSweep, path: str | os.PathLike[str], title: str) -> Pa
     Path
         The file.
     """
-    from plotly.offline import get_plotlyjs
-
-    import coinfer
-
-    here = resources.files("coinfer.report")
     timed = any(p.summary.goodput != p.summary.accuracy for p in sweep.points)
     parts = {
-        "version": coinfer.__version__,
-        "title": html.escape(title),
-        "headline": html.escape(headline(sweep)),
-        "details": "\n".join(f'<p class="detail">{html.escape(line)}</p>' for line in _details(sweep)),
-        "css": here.joinpath("page.css").read_text("utf-8"),
-        "js": here.joinpath("load.js").read_text("utf-8"),
-        "facts": json.dumps(finite(_facts(sweep)), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
-        "plotly": get_plotlyjs(),
         "latency-label": html.escape(_said(sweep, lambda s: f"p99 {s.latency_us.p99 / 1e3:,.1f} ms")),
         "goodput-label": html.escape(_said(sweep, lambda s: f"{100 * (s.goodput or 0.0):.1f} % right in time")),
         "goodput-lead": "Share of all requests that got the right answer within their deadline."
@@ -64,13 +49,19 @@ def write_load(sweep: LoadSweep, path: str | os.PathLike[str], title: str) -> Pa
         else "Share of all requests that got the right answer; there are no deadlines, so lateness costs nothing here.",
         "use": _use(sweep),
         "table": _table(sweep),
-        "footer": html.escape(
-            f"Written by coinfer {coinfer.__version__}. {sweep.requests:,} requests per point over {sweep.samples:,} "
-            "samples; the same inputs and seed give the same numbers on any machine."
-        ),
     }
     target = Path(path)
-    page = fill(here.joinpath("load.html").read_text("utf-8"), parts)
+    page = frame(
+        "load.html",
+        "load.js",
+        title=title,
+        headline=headline(sweep),
+        details=_details(sweep),
+        facts=_facts(sweep),
+        footer=f"{sweep.requests:,} requests per point over {sweep.samples:,} samples; "
+        "the same inputs and seed give the same numbers on any machine.",
+        parts=parts,
+    )
     with replacing(target) as part:
         part.write_text(page, encoding="utf-8")
     return target

@@ -1,23 +1,20 @@
-"""The page: one HTML file that holds its data, its style, its scripts and the plotting library.
+"""The report of a comparison.
 
-Nothing is fetched when it is opened; a content security policy in the page forbids it, so that a report can
-be sent to somebody without telling a third party when it is read. Text and table are written here, and are
-readable without JavaScript; the figures are drawn by ``page.js`` from the same facts. A figure without data
-is replaced by a sentence.
+Text and table are written here, and are readable without JavaScript; the figures are drawn by ``page.js`` from the
+same facts. A figure without data is replaced by a sentence.
 """
 
 from __future__ import annotations
 
 import html
-import json
 import math
 from dataclasses import asdict
-from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from coinfer._files import replacing
 from coinfer.report._facts import Facts, ModelFacts, StrategyFacts, collect
+from coinfer.report._frame import frame
 from coinfer.report._story import Story, tell
 
 if TYPE_CHECKING:
@@ -26,7 +23,7 @@ if TYPE_CHECKING:
 
     from coinfer.comparing import Comparison
 
-__all__ = ["fill", "finding", "finite", "render", "write"]
+__all__ = ["finding", "render", "write"]
 
 
 def write(
@@ -103,21 +100,7 @@ def render(facts: Facts, story: Story, title: str, notes: Mapping[str, str]) -> 
     str
         HTML, several megabytes because it holds the plotting library.
     """
-    from plotly.offline import get_plotlyjs
-
-    import coinfer
-
-    here = resources.files("coinfer.report")
-    data = finite({**asdict(facts), "shown_first": story.shown_first})
     parts = {
-        "version": coinfer.__version__,
-        "title": html.escape(title),
-        "headline": html.escape(story.headline),
-        "details": "\n".join(f'<p class="detail">{html.escape(line)}</p>' for line in story.details),
-        "css": here.joinpath("page.css").read_text("utf-8"),
-        "js": here.joinpath("page.js").read_text("utf-8"),
-        "facts": json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
-        "plotly": get_plotlyjs(),
         "cost-lead": _cost_lead(facts),
         "cost": _cost(facts),
         "table-lead": _table_lead(facts),
@@ -128,30 +111,17 @@ def render(facts: Facts, story: Story, title: str, notes: Mapping[str, str]) -> 
         "models": _models(facts),
         "together": _together(facts),
         "real": _real(facts, notes),
-        "footer": html.escape(
-            f"Written by coinfer {coinfer.__version__}. Seed {facts.seed}; "
-            "the same inputs and seed give the same numbers on any machine."
-        ),
     }
-    return fill(here.joinpath("page.html").read_text("utf-8"), parts)
-
-
-def fill(template: str, parts: Mapping[str, str]) -> str:
-    """Put the parts in the place of their markers, ``@name@``."""
-    pieces = template.split("@")
-    # The template is cut at its markers, so that an '@' inside a value is never taken for one.
-    return "".join(parts[piece] if position % 2 else piece for position, piece in enumerate(pieces))
-
-
-def finite(value: Any) -> Any:
-    """Return the value with NaN and infinities as None, which JSON knows."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return value
+    return frame(
+        "page.html",
+        "page.js",
+        title=title,
+        headline=story.headline,
+        details=story.details,
+        facts={**asdict(facts), "shown_first": story.shown_first},
+        footer=f"Seed {facts.seed}; the same inputs and seed give the same numbers on any machine.",
+        parts=parts,
+    )
 
 
 # Accuracy against cost ------------------------------------------------------------------------------------
