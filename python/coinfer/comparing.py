@@ -21,13 +21,18 @@ if TYPE_CHECKING:
     from coinfer.intervals import Paired
     from coinfer.network import Network
     from coinfer.predictions import Predictions
-    from coinfer.results import Summary
+    from coinfer.results import Estimate, Summary
     from coinfer.strategy.base import Strategy
     from coinfer.trace import Trace
 
 __all__ = ["Comparison", "compare"]
 
 Cost = Literal["latency", "price"]
+
+_HOW_TO_READ = (
+    "Below a number stands its 95 % interval, where it has one. = marks accuracies that chance alone may set apart "
+    "from the best (paired test)."
+)
 
 
 class Comparison:
@@ -149,37 +154,26 @@ class Comparison:
 
         return Path(write(self, path, title=title))
 
-    def rows(self) -> tuple[list[str], list[list[str]]]:
-        """Give headings and cells as `print` shows them."""
-        head = [
-            "strategy",
-            "accuracy",
-            "95 %",
-            "mean ms",
-            "p50",
-            "p95",
-            "p99",
-            "USD / 1,000",
-            "stages",
-            "settled per tier",
-        ]
+    def rows(self) -> tuple[list[str], list[list[tuple[str, str]]]]:
+        """Give headings and cells as `print` shows them: value, and its 95 % interval to stand below it."""
+        head = ["strategy", "accuracy", "mean ms", "p50", "p95", "p99", "USD / 1,000", "stages", "settled per tier"]
         body = []
         level = self.as_good_as_best()
         for name, s in self.summaries.items():
-            a = s.accuracy
-            lat = s.latency_us
+            a, found = s.accuracy, self[name].intervals()
+            alike = " =" if name in level and len(level) > 1 else ""
+            latencies = [
+                (f"{getattr(s.latency_us, what) / 1e3:,.2f}", _between(found[f"latency_us_{what}"], 1e-3, ",.2f"))
+                for what in ("mean", "p50", "p95", "p99")
+            ]
             body.append(
                 [
-                    name,
-                    "-" if a is None else f"{a:.4f}" + (" =" if name in level and len(level) > 1 else ""),
-                    "-" if a is None else f"{a.low:.3f}-{a.high:.3f}",
-                    f"{lat.mean / 1e3:,.2f}",
-                    f"{lat.p50 / 1e3:,.2f}",
-                    f"{lat.p95 / 1e3:,.2f}",
-                    f"{lat.p99 / 1e3:,.2f}",
-                    f"{s.price_usd * 1e3:,.4f}",
-                    f"{s.stages:.2f}",
-                    " / ".join(f"{share:.0%}" for share in self.settled_by_tier(name).values()),
+                    (name, ""),
+                    ("-", "") if a is None else (f"{a:.4f}{alike}", f"{a.low:.3f}-{a.high:.3f}"),
+                    *latencies,
+                    (f"{s.price_usd * 1e3:,.4f}", _between(found["price_usd"], 1e3, ",.4f")),
+                    (f"{s.stages:.2f}", ""),
+                    (" / ".join(f"{share:.0%}" for share in self.settled_by_tier(name).values()), ""),
                 ]
             )
         return head, body
@@ -193,27 +187,37 @@ class Comparison:
 
     def __str__(self) -> str:
         head, body = self.rows()
-        widths = [max(len(row[i]) for row in [head, *body]) for i in range(len(head))]
+        lines = [head]
+        for row in body:
+            lines += [[value for value, _ in row], [below for _, below in row]]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
         align = [
             "  ".join(
                 cell.ljust(w) if i in (0, len(head) - 1) else cell.rjust(w)
-                for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+                for i, (cell, w) in enumerate(zip(line, widths, strict=True))
             )
-            for row in [head, *body]
+            for line in lines
         ]
-        return "\n".join(line.rstrip() for line in align)
+        return "\n".join([*(line.rstrip() for line in align), f"\n{_HOW_TO_READ}"])
 
     def __rich__(self) -> Table:
         from rich.table import Table
 
         head, body = self.rows()
-        table = Table()
+        table = Table(caption=_HOW_TO_READ, caption_justify="left")
         for i, heading in enumerate(head):
             table.add_column(heading, justify="left" if i in (0, len(head) - 1) else "right", no_wrap=i > 0)
         front = set(self.pareto("latency")) | set(self.pareto("price"))
         for row in body:
-            table.add_row(*row, style="bold" if row[0] in front else None)
+            cells = [f"{value}\n[not bold dim]{below}[/]" if below else value for value, below in row]
+            table.add_row(*cells, style="bold" if row[0][0] in front else None)
         return table
+
+
+def _between(estimate: Estimate, scale: float, form: str) -> str:
+    """Give the interval of an estimate, if it is one."""
+    low, high = (format(scale * end, form) for end in (estimate.low, estimate.high))
+    return "" if low == high else f"{low}-{high}"
 
 
 def compare(

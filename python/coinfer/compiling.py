@@ -77,7 +77,7 @@ class CompiledPlan:
             If that depends on queues.
         """
         if self._decisions is None:
-            msg = "what this plan decides depends on queues: it can be replayed, but not decided ahead"
+            msg = "what this plan decides depends on queues: it can be replayed on a trace, but not decided ahead"
             raise UnsupportedError(msg)
         return self._decisions
 

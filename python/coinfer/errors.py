@@ -20,6 +20,7 @@ __all__ = [
     "LiveError",
     "OverloadWarning",
     "QueueFullError",
+    "QueueWarning",
     "ServerError",
     "TimedOutError",
     "UnavailableError",
@@ -31,6 +32,10 @@ __all__ = [
 
 class CoinferError(Exception):
     """Root of everything that coinfer raises on purpose."""
+
+
+class QueueWarning(UserWarning):
+    """A latency or a load was asked for as if nobody waited, in a network where requests wait for each other."""
 
 
 class OverloadWarning(UserWarning):

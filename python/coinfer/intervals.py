@@ -3,7 +3,8 @@
 A sample brings all its requests along, so sums are formed per sample first. Without queues the intervals come from the
 cluster bootstrap (`src/coinfer/sweep/bootstrap.hpp`): of means directly; of a quantile by the share of requests below
 it, read off the distribution at both ends of that share's interval (Woodruff 1952). With queues, requests are not
-independent however they are grouped: there, latencies get intervals from twenty batch means in time.
+independent however they are grouped: there, what twenty batches in time say about latencies is added, as variances
+are, to what the samples say.
 """
 
 from __future__ import annotations
@@ -83,8 +84,6 @@ def intervals(run: Run, seed: int = 0) -> dict[str, Estimate]:
     if summary.accuracy is not None:
         found["accuracy"] = summary.accuracy
     found["price_usd"] = _around(summary.price_usd, float(low[0]), float(high[0]), n)
-    if run.queued:
-        return found | _batched(run)
     found["latency_us_mean"] = _around(summary.latency_us.mean, float(low[1]), float(high[1]), n)
     reached = sums.below.sum(axis=1) / sums.requests.sum()
     for at, q in enumerate(_QUANTILES):
@@ -93,29 +92,30 @@ def intervals(run: Run, seed: int = 0) -> dict[str, Estimate]:
         ends = run.latency_quantiles(shares)
         value = float(run.latency_quantiles(q))
         found[f"latency_us_p{round(100 * q)}"] = _around(value, float(ends[0]), float(ends[1]), n)
-    return found
+    return found | _batched(run, found) if run.queued else found
 
 
 def _around(value: float, low: float, high: float, n: float) -> Estimate:
     return Estimate(value, min(low, value), max(high, value), n)
 
 
-def _batched(run: Run) -> dict[str, Estimate]:
+def _batched(run: Run, found: dict[str, Estimate]) -> dict[str, Estimate]:
+    """Widen intervals of latencies by what batches in time say."""
     from scipy.stats import t
 
     latency = np.concatenate([part[2] for part in run.by_request(_CHUNK)])
     batches = [each for each in np.array_split(latency, _BATCHES) if len(each)]
     width = float(t.ppf(0.975, max(len(batches) - 1, 1))) / math.sqrt(len(batches))
-    means = [float(np.mean(each)) for each in batches]
-    named = {"latency_us_mean": (run.summary.latency_us.mean, means)}
+    said = {"latency_us_mean": [float(np.mean(each)) for each in batches]}
     for q in _QUANTILES:
-        at = [float(np.quantile(each, q)) for each in batches]
-        named[f"latency_us_p{round(100 * q)}"] = (float(run.latency_quantiles(q)), at)
-    found = {}
-    for name, (value, each) in named.items():
+        said[f"latency_us_p{round(100 * q)}"] = [float(np.quantile(each, q)) for each in batches]
+    least, wider = float(run.latency_quantiles(0.0)), {}
+    for name, each in said.items():
         half = width * float(np.std(each, ddof=1)) if len(each) > 1 else math.inf
-        found[name] = Estimate(value, max(value - half, 0.0), value + half, len(each))
-    return found
+        known = found[name]
+        low, high = math.hypot(known - known.low, half), math.hypot(known.high - known, half)
+        wider[name] = Estimate(float(known), max(known - low, least), known + high, known.n_effective)
+    return wider
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ Four engines give the same outcome for every request that more than one of them 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -173,7 +173,8 @@ class Queued:
     def run(self, columns: Mapping[str, Any]) -> dict[str, Any]:
         """Replay all requests and give the tally, with `stations` and `links` by name."""
         queues = self.start()
-        _push(queues, columns)
+        for _ in _pushed(queues, columns):
+            pass
         queues.finish()
         return self.tally(queues)
 
@@ -187,9 +188,18 @@ class Queued:
     def outcomes(self, columns: Mapping[str, Any], start: int, stop: int) -> dict[str, NDArray[Any]]:
         """Replay again and give what happened to requests start to stop."""
         queues = self.start(rows=True, first=start, last=stop)
-        _push(queues, columns)
+        for _ in _pushed(queues, columns):
+            pass
         queues.finish()
         return queues.take()
+
+    def parts(self, columns: Mapping[str, Any]) -> Iterator[dict[str, NDArray[Any]]]:
+        """Replay again and give what happened to all requests, part after part in the order of the trace."""
+        queues = self.start(rows=True)
+        for _ in _pushed(queues, columns):
+            yield queues.take()
+        queues.finish()
+        yield queues.take()
 
     def _stations(self, queues: sim.Queues) -> dict[str, Load]:
         loads = {}
@@ -227,13 +237,15 @@ def warn_of_overload(strategy: str, stations: Mapping[str, Load], links: Mapping
                 warnings.warn(msg, OverloadWarning, stacklevel=4)
 
 
-def _push(queues: sim.Queues, columns: Mapping[str, Any]) -> None:
+def _pushed(queues: sim.Queues, columns: Mapping[str, Any]) -> Iterator[None]:
+    """Push all requests, part after part."""
     total = len(columns["sample"])
     for first in range(0, total, _PART):  # so that Ctrl-C is heard
         part: dict[str, Any] = {
             name: None if values is None else values[first : first + _PART] for name, values in columns.items()
         }
         queues.push(**part, first=first)
+        yield
 
 
 def _load(load: dict[str, Any], work: float, instances: int, queues: sim.Queues) -> Load:

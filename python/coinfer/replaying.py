@@ -20,7 +20,7 @@ from coinfer.calibrating import step as read_curve
 from coinfer.compiling import CompiledPlan, Compiler
 from coinfer.errors import BadValueError
 from coinfer.queueing import Load, Queued, choose, warn_of_overload
-from coinfer.results import Estimate, Latency, Summary
+from coinfer.results import Estimate, Latency, Summary, as_table, as_text
 from coinfer.strategy.base import Strategy
 
 if TYPE_CHECKING:
@@ -190,6 +190,7 @@ class Run:
         return [compiler.lane(p, node) for p, node in zip(self._plans, nodes, strict=True)]
 
     def _conclude(self, tally: dict[str, Any], engine: str, name: str | None) -> None:
+        self._intervals: dict[int, dict[str, Estimate]] = {}
         self._latencies_ns: NDArray[np.int64] = tally["latencies_ns"]
         self._latency_ranks: NDArray[np.uint64] = np.cumsum(tally["latency_counts"])
         self.summary = self._summarise(tally, engine, name or self.strategy.name)
@@ -300,7 +301,9 @@ class Run:
         """Give accuracy, price, mean latency and its quantiles with 95 % intervals; see `coinfer.intervals`."""
         from coinfer.intervals import intervals
 
-        return intervals(self, seed)
+        if seed not in self._intervals:
+            self._intervals[seed] = intervals(self, seed)
+        return dict(self._intervals[seed])
 
     def by_request(self, chunk: int) -> Iterator[tuple[Any, Any, Any, Any, Any]]:
         """Yield (sample, requests, latency_us, price_usd, correct): requests, or groups of requests that end alike."""
@@ -313,11 +316,24 @@ class Run:
             weight = counts[lane, sample].astype(np.float64)
             yield pairs, weight, latency_us, c["pico_usd"] / 1e12, c["correct"]
             return
+        asked, start = self._requests.sample, 0
+        for c in self._parts(chunk):
+            count = len(c["status"])
+            latency_us = (c["network_ns"] + c["queue_ns"] + c["service_ns"]) / 1e3
+            yield asked[start : start + count], np.ones(count), latency_us, c["pico_usd"] / 1e12, c["correct"]
+            start += count
+
+    def _parts(self, chunk: int) -> Iterator[dict[str, NDArray[Any]]]:
+        """Work out what happened to all requests, part after part."""
+        if self._queued is not None:
+            yield from self._queued.parts(self._requests.columns())
+            return
+        deadline_ns = self._requests.deadline_ns
         for start in range(0, len(self.trace), chunk):
-            part = self.outcomes(start, start + chunk)
-            correct = part["correct"].cast("int8").fill_null(-1).to_numpy()
-            latency_us, price_usd = part["latency_us"].to_numpy(), part["price_usd"].to_numpy()
-            yield part["sample"].to_numpy(), np.ones(part.num_rows), latency_us, price_usd, correct
+            part = slice(start, start + chunk)
+            lane, sample = self._requests.lane[part], self._requests.sample[part]
+            late = None if deadline_ns is None else deadline_ns[part]
+            yield self._replay.outcomes(lane, sample, late, start, self._requests.threads)
 
     def explain(self, request: int) -> Explanation:
         """Say why one request ended as it did.
@@ -492,11 +508,15 @@ class Run:
     def __repr__(self) -> str:
         return f"Run({self.summary.strategy!r}, {self.summary.requests:,} requests)"
 
+    def rows(self) -> list[tuple[str, str]]:
+        """Give what `print` shows, a (name, value) pair per line, with intervals."""
+        return self.summary.rows(self.intervals())
+
     def __str__(self) -> str:
-        return str(self.summary)
+        return as_text(self.summary.strategy, self.rows())
 
     def __rich__(self) -> Table:
-        return self.summary.__rich__()
+        return as_table(self.summary.strategy, self.rows())
 
 
 def replay(

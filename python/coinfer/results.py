@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
@@ -186,8 +186,9 @@ class Summary:
         """Give `to_dict` as JSON text."""
         return json.dumps(self.to_dict(), indent=indent)
 
-    def rows(self) -> list[tuple[str, str]]:
-        """Give what `print` shows, a (name, value) pair per line."""
+    def rows(self, found: Mapping[str, Estimate] | None = None) -> list[tuple[str, str]]:
+        """Give what `print` shows, a (name, value) pair per line, with intervals where they were `found`."""
+        known = found or {}
         shown = [("requests", f"{self.requests:,}")]
         if self.accuracy is not None:
             a = self.accuracy
@@ -195,14 +196,23 @@ class Summary:
         if self.goodput is not None:
             shown.append(("goodput", f"{self.goodput:.4f}"))
         lat = self.latency_us
-        shown += [
-            ("latency mean", f"{lat.mean / 1e3:,.2f} ms"),
+        quantiles = ("p50", "p90", "p95", "p99")
+        shown.append(("latency mean", f"{lat.mean / 1e3:,.2f} ms{_between(known.get('latency_us_mean'), 1e-3, '.2f')}"))
+        shown.append(
             (
                 "latency p50 / p90 / p95 / p99",
-                " / ".join(f"{v / 1e3:,.2f}" for v in (lat.p50, lat.p90, lat.p95, lat.p99)) + " ms",
-            ),
+                " / ".join(f"{getattr(lat, q) / 1e3:,.2f}" for q in quantiles) + " ms",
+            )
+        )
+        ends = [known[f"latency_us_{q}"] for q in quantiles if f"latency_us_{q}" in known]
+        if ends:
+            shown.append(("  95 %", " / ".join(f"{e.low / 1e3:,.2f} to {e.high / 1e3:,.2f}" for e in ends) + " ms"))
+        shown += [
             ("of which network / service", f"{self.network_us / 1e3:,.2f} / {self.service_us / 1e3:,.2f} ms"),
-            ("price per 1,000 requests", f"{self.price_usd * 1e3:,.4f} USD"),
+            (
+                "price per 1,000 requests",
+                f"{self.price_usd * 1e3:,.4f} USD{_between(known.get('price_usd'), 1e3, '.4f')}",
+            ),
             ("stages per request", f"{self.stages:.3f}"),
             ("settled at", _shares(self.settled_by_node)),
             ("settled by", _shares(self.settled_by_model)),
@@ -218,16 +228,32 @@ class Summary:
         return shown
 
     def __str__(self) -> str:
-        width = max(len(name) for name, _ in self.rows())
-        return "\n".join([self.strategy, *(f"  {name:<{width}}  {value}" for name, value in self.rows())])
+        return as_text(self.strategy, self.rows())
 
     def __rich__(self) -> Table:
-        from rich.table import Table
+        return as_table(self.strategy, self.rows())
 
-        table = Table(title=self.strategy, show_header=False, title_justify="left")
-        for name, value in self.rows():
-            table.add_row(name, value)
-        return table
+
+def as_text(title: str, rows: Sequence[tuple[str, str]]) -> str:
+    """Lay (name, value) pairs out as lines."""
+    width = max(len(name) for name, _ in rows)
+    return "\n".join([title, *(f"  {name:<{width}}  {value}" for name, value in rows)])
+
+
+def as_table(title: str, rows: Sequence[tuple[str, str]]) -> Table:
+    """Lay (name, value) pairs out as a table."""
+    from rich.table import Table
+
+    table = Table(title=title, show_header=False, title_justify="left")
+    for name, value in rows:
+        table.add_row(name, value)
+    return table
+
+
+def _between(estimate: Estimate | None, scale: float, form: str) -> str:
+    if estimate is None:
+        return ""
+    return f"  (95 %: {format(scale * estimate.low, form)} to {format(scale * estimate.high, form)})"
 
 
 def _shares(shares: Mapping[str, float]) -> str:

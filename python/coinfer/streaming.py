@@ -119,6 +119,10 @@ class Streamed(Run):
         msg = "a streamed replay keeps no outcomes; give outcomes='outcomes.parquet' to write them while it runs"
         raise UnsupportedError(msg)
 
+    def rows(self) -> list[tuple[str, str]]:
+        """Give what `print` shows; without intervals of what would need every request's outcome."""
+        return self.summary.rows()
+
     def explain(self, request: int) -> Explanation:
         """Refuse: the trace was not kept."""
         msg = "a streamed replay keeps no requests, so it cannot explain them; replay that part of the trace"

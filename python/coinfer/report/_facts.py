@@ -7,7 +7,7 @@ the page can be tested without a browser and the numbers in the text cannot diff
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,6 +70,8 @@ class StrategyFacts:
     fast_and_right: bool
     cheap_and_right: bool
     latency_ms_quantiles: tuple[float, ...]
+    as_right_as_best: bool = False  # its accuracy differs from the best one's by no more than chance
+    between: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # 95 %: "mean" ... "p99" in ms, "price"
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,11 @@ def collect(comparison: Comparison) -> Facts:
     network, predictions = first.network, first.predictions
     fast, cheap = (set(comparison.pareto(axis)) for axis in ("latency", "price"))
     tiers = _tiers(network)
-    strategies = tuple(_strategy(name, run, network, name in fast, name in cheap) for name, run in runs.items())
+    alike = comparison.as_good_as_best()
+    strategies = tuple(
+        _strategy(name, run, network, name in fast, name in cheap, name in alike and len(alike) > 1)
+        for name, run in runs.items()
+    )
     models, left_out = _models(predictions)
     index = {node.name: position for position, node in enumerate(network.nodes)}
     level = {tier: position for position, tier in enumerate(network.tiers)}
@@ -197,11 +203,11 @@ def collect(comparison: Comparison) -> Facts:
     )
 
 
-def _strategy(name: str, run: Run, network: Network, fast: bool, cheap: bool) -> StrategyFacts:
+def _strategy(name: str, run: Run, network: Network, fast: bool, cheap: bool, alike: bool) -> StrategyFacts:
     summary = run.summary
     accuracy = summary.accuracy
     by_node = {node.name: float(summary.settled_by_node.get(node.name, 0.0)) for node in network.nodes}
-    latency = summary.latency_us
+    latency, found = summary.latency_us, run.intervals()
     quantiles = np.asarray(run.latency_quantiles(QUANTILES), np.float64) / 1e3
     return StrategyFacts(
         name=name,
@@ -222,6 +228,14 @@ def _strategy(name: str, run: Run, network: Network, fast: bool, cheap: bool) ->
         fast_and_right=fast,
         cheap_and_right=cheap,
         latency_ms_quantiles=tuple(quantiles.tolist()),
+        as_right_as_best=alike,
+        between={
+            key: (scale * found[name].low, scale * found[name].high)
+            for key, name, scale in (
+                *((key, f"latency_us_{key}", 1e-3) for key in ("mean", "p50", "p95", "p99")),
+                ("price", "price_usd", 1e3),
+            )
+        },
     )
 
 

@@ -235,12 +235,14 @@ def _row(position: int, facts: Facts, story: Story) -> str:
     right = _UNKNOWN
     if s.accuracy is not None:
         interval = f"{100 * s.accuracy.low:.1f} to {100 * s.accuracy.high:.1f}"
-        right = f'{_percent(s.accuracy.value)}<span class="interval">{interval}</span>'
+        right = (
+            f'{_percent(s.accuracy.value)}{" =" if s.as_right_as_best else ""}<span class="interval">{interval}</span>'
+        )
     cells = (
         right,
         _UNKNOWN if s.goodput is None else _percent(s.goodput),
-        *(_milliseconds(s.latency_ms[key]) for key in ("mean", "p50", "p95", "p99")),
-        _price(s.price_usd_per_1000),
+        *(_milliseconds(s.latency_ms[key]) + _between(s, key, _milliseconds) for key in ("mean", "p50", "p95", "p99")),
+        _price(s.price_usd_per_1000) + _between(s, "price", _price),
         f"{s.stages:.2f}",
     )
     name = (
@@ -250,6 +252,14 @@ def _row(position: int, facts: Facts, story: Story) -> str:
     chosen = ' class="best"' if s.name == story.shown_first else ""
     values = "".join(f"<td>{cell}</td>" for cell in cells)
     return f'<tr{chosen}>{name}{values}<td class="shares">{_bar(s, facts)}</td></tr>'
+
+
+def _between(s: StrategyFacts, key: str, form: Callable[[float], str]) -> str:
+    """Give the interval of a number, to stand below it; nothing where both ends read alike."""
+    if key not in s.between or not all(map(math.isfinite, s.between[key])):
+        return ""
+    low, high = map(form, s.between[key])
+    return "" if low == high else f'<span class="interval">{low} to {high}</span>'
 
 
 def _bar(s: StrategyFacts, facts: Facts) -> str:
@@ -269,8 +279,9 @@ def _table_note(facts: Facts) -> str:
     effective = [s.accuracy.n_effective for s in facts.strategies if s.accuracy is not None]
     if effective:
         lines.append(
-            "Below each accuracy stands its 95 % interval. The unit of evidence is the sample: "
-            f"{facts.requests:,} requests weigh as much as {min(effective):,.0f} independent observations."
+            "Below a number stands its 95 % interval. The unit of evidence is the sample: "
+            f"{facts.requests:,} requests weigh as much as {min(effective):,.0f} independent observations. "
+            "= marks accuracies that chance alone may set apart from the best (paired test)."
         )
     trouble = []
     for s in facts.strategies:

@@ -37,6 +37,7 @@ def figure(tuned: Tuned) -> Any:
     front = tuned.front
     cost = "forwarded_share" if tuned.minimise == "accuracy" else tuned.minimise
     gain = "accuracy" if "accuracy" in front.column_names else "forwarded_share"
+    front = front.filter(front[cost].is_valid())
     x, y = front[cost].to_numpy(), front[gain].to_numpy()
     on = front["on_front"].to_numpy()
     some = np.unique(np.linspace(0, len(x) - 1, min(len(x), _POINTS_MAX)).astype(int))
@@ -67,6 +68,7 @@ def write_tuned(tuned: Tuned, path: str | os.PathLike[str], title: str | None = 
     if tuned.asked:
         kind = "certificate" if tuned.certificate is not None else "certificate refused"
         certificate = f'<p class="{kind}">{html.escape(tuned.certified_in_words)}</p>'
+    certificate += "".join(f"<p>{html.escape(note)}</p>" for note in tuned.notes[1 if tuned.asked else 0 :])
     where = "held out" if tuned.held_out else "same samples"
     plot = figure(tuned).to_html(full_html=False, include_plotlyjs=True)
     page = (

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["LoadAware"]
 
+_PER_MS = (0.0, *(float(f"{10 ** (at / 3):.2g}") for at in range(-12, 1)))
+"""What tune tries: from no look at the queue to one that lets anything pass after a millisecond."""
+
 
 @dataclass(frozen=True)
 class LoadAware(Strategy):
@@ -94,12 +97,14 @@ class LoadAware(Strategy):
         return replace(spec, stages=(*stages, spec.stages[-1]), gossip_ms=self.gossip_ms)
 
     def parameters(self) -> tuple[str, ...]:
-        """Name what may be tuned; an outer `per_ms` is chosen by looking at load, which tune does not."""
-        return tuple(p for p in self.inner.parameters() if isinstance(p, Parameter) and p.kind != "cut")
+        """Name what may be tuned, on a trace: what is inside but its thresholds, and a `per_ms` that was given."""
+        inside = tuple(p for p in self.inner.parameters() if isinstance(p, Parameter) and p.kind != "cut")
+        return inside if self.per_ms is None else (*inside, Parameter("per_ms", "scalar", _PER_MS))
 
     def with_parameters(self, **values: Any) -> LoadAware:
-        """Give the same strategy with other values inside."""
-        return replace(self, inner=self.inner.with_parameters(**values))
+        """Give the same strategy with another `per_ms`, or other values inside."""
+        own = {name: values.pop(name) for name in ("per_ms",) if name in values}
+        return replace(self, inner=self.inner.with_parameters(**values) if values else self.inner, **own)
 
     def to_dict(self) -> dict[str, Any]:
         """Give `kind` and parameters, as they stand in a strategy file."""

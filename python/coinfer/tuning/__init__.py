@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from coinfer.tuning.problem import Problem
     from coinfer.tuning.sensing import Sensitivity, sensitivity
     from coinfer.tuning.tuned import Tuned, tune
+    from coinfer.tuning.waiting import UnderLoad
 
 __all__ = [
     "Certificate",
@@ -18,6 +19,7 @@ __all__ = [
     "Sensitivity",
     "ShiftWarning",
     "Tuned",
+    "UnderLoad",
     "p_value",
     "sensitivity",
     "tune",
@@ -30,6 +32,7 @@ _HOMES = {
     "problem": "Problem",
     "sensing": "Sensitivity sensitivity",
     "tuned": "Tuned tune",
+    "waiting": "UnderLoad",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 

@@ -49,6 +49,10 @@ def _tune(
         typer.Option("--split/--no-split", help="Choose on some of the samples and measure on the others."),
     ] = None,
     ingress: Annotated[str | None, typer.Option("--ingress", help="Tune for requests that enter here.")] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option("--trace", metavar="TRACE", help="Replay candidates on these requests, with queues."),
+    ] = None,
     rate: Annotated[float | None, typer.Option("--rate", help="Requests per second, for load[NODE].")] = None,
     any_tiers: Annotated[bool, typer.Option("--any-tiers", help="Tiers may be left out.")] = False,
     front: Annotated[
@@ -70,6 +74,7 @@ def _tune(
     from coinfer._specs import parse
     from coinfer.errors import BadValueError
     from coinfer.strategy import Forward
+    from coinfer.trace import Trace
     from coinfer.tuning.problem import Problem
 
     cli._check_targets(front, save, report)
@@ -93,6 +98,8 @@ def _tune(
         "rate_rps": rate,
     }
     changes = {key: value for key, value in given.items() if value is not None}
+    if trace is not None:
+        changes["trace"] = Trace.open(trace)
     if split is not None:
         changes["split"] = "auto" if split else None
     answers, net = cli._open(answers_file, network_file)

@@ -15,10 +15,22 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["QUANTITIES", "Constraint", "known_quantity", "quantile_of", "subject_of"]
+__all__ = [
+    "ON_A_TRACE",
+    "QUANTITIES",
+    "Constraint",
+    "depends_on_load",
+    "known_quantity",
+    "more_is_better",
+    "quantile_of",
+    "subject_of",
+]
 
 QUANTITIES = ("accuracy", "latency_us_mean", "price_usd", "forwarded_share", "stages")
 """What can be minimised or bounded: shares, microseconds, USD per request, stages per request."""
+
+ON_A_TRACE = ("goodput", "deadline_missed")
+"""Shares of the requests of a trace: right within the deadline; cut short by it, by a full queue or by a failure."""
 
 ABOUT = ("recall", "accuracy_loss", "disagreement", "load")
 """The same about a class (recall), a model (loss of accuracy against it, disagreement with it) or a node (load)."""
@@ -113,13 +125,27 @@ def subject_of(quantity: str) -> tuple[str, str] | None:
     return (match[1], match[2]) if match else None
 
 
+def depends_on_load(quantity: str) -> bool:
+    """Say whether a quantity depends on how requests wait for each other."""
+    return quantity.startswith(("latency_us_", "load[")) or quantity in ON_A_TRACE
+
+
+def more_is_better(quantity: str) -> bool:
+    """Say whether more of a quantity is better."""
+    return quantity in ("accuracy", "goodput") or quantity.startswith("recall[")
+
+
 def known_quantity(name: str) -> str:
     """Give the name back if it can be tuned for."""
     if isinstance(name, str):
         about = subject_of(name)
         quantile = quantile_of(name)
-        if name in QUANTITIES or (about and about[0] in ABOUT) or (quantile is not None and quantile > 0):
+        if (
+            name in (*QUANTITIES, *ON_A_TRACE)
+            or (about and about[0] in ABOUT)
+            or (quantile is not None and quantile > 0)
+        ):
             return name
-    allowed = (*QUANTITIES, "latency_us_p99", *(f"{each}[...]" for each in ABOUT))
+    allowed = (*QUANTITIES, *ON_A_TRACE, "latency_us_p99", *(f"{each}[...]" for each in ABOUT))
     msg = f"unknown quantity {name!r}; {nearest(str(name), allowed)}"
     raise UnknownNameError(msg)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from coinfer._core import plan as core
     from coinfer.compiling import Compiler
     from coinfer.strategy.base import PlanSpec, Strategy
+    from coinfer.tuning.waiting import Waiting
 
 __all__ = ["Columns", "Measures", "Path", "Sums"]
 
@@ -92,6 +93,8 @@ class Measures:
         What is asked for beyond the usual ones.
     rate_rps : float, optional
         All requests per second, for loads.
+    waiting : Waiting, optional
+        Replays strategies whose decisions depend on queues.
     """
 
     def __init__(
@@ -101,6 +104,7 @@ class Measures:
         quantities: Iterable[str] = (),
         rate_rps: float | None = None,
         seed: int = 0,
+        waiting: Waiting | None = None,
     ) -> None:
         if ingress is not None:
             compiler.network.node(ingress)
@@ -108,6 +112,7 @@ class Measures:
         self.ingresses = compiler.network.ingress if ingress is None else (ingress,)
         self.rate_rps = rate_rps
         self.seed = seed
+        self.waiting = waiting
         self.labels = compiler.predictions.labels
         self.extra = tuple(dict.fromkeys(name for name in quantities if name not in QUANTITIES))
         self._classes: dict[str, int] = {}
@@ -120,6 +125,14 @@ class Measures:
         """Say whether a quantity is about the truth."""
         about = subject_of(name)
         return name == "accuracy" or (about is not None and about[0] in ("recall", "accuracy_loss"))
+
+    def point(self, strategy: Strategy, rows: NDArray[np.uint32]) -> tuple[Columns, list[Path]]:
+        """Measure one strategy: from what it decides, or, if that depends on queues, from a replay."""
+        if self.waiting is not None and self.waiting.decides(strategy):
+            found = self.waiting.everything(strategy, rows, self.extra)
+            return {name: np.array([value]) for name, value in found.items()}, []
+        paths = self.paths(strategy)
+        return self.columns(paths, self.taken(paths, rows), rows), paths
 
     def paths(self, strategy: Strategy) -> list[Path]:
         """Compile a strategy at every ingress node; nodes with the same plan share a path."""

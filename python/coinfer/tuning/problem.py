@@ -4,6 +4,7 @@
 
     predictions = "predictions.parquet"      # beside this file
     network = "network.toml"
+    trace = "trace.parquet"                  # optional: replay candidates on it, with queues
     minimise = "price_usd"
     subject_to = ["accuracy_loss[large] <= 0.005", "latency_us_p99 <= 80000"]
     confidence = 0.95
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Problem"]
 
 _OPTIONS = ("minimise", "subject_to", "confidence", "split", "seed", "ingress", "rate_rps", "procedure", "threads")
+_FILES = ("predictions", "network", "trace")
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Problem:
     strategy : Strategy
     options : dict
         Keyword arguments of `coinfer.tune`.
-    predictions, network : Path or None
+    predictions, network, trace : Path or None
         Where the file says they are.
     """
 
@@ -54,6 +56,7 @@ class Problem:
     options: dict[str, Any] = field(default_factory=dict)
     predictions: Path | None = None
     network: Path | None = None
+    trace: Path | None = None
 
     @classmethod
     def open(cls, path: str | Path) -> Problem:
@@ -73,7 +76,7 @@ class Problem:
         except tomllib.TOMLDecodeError as error:
             msg = f"{path}: is not valid TOML: {error}"
             raise BadFileError(msg) from error
-        check_keys(table, (*_OPTIONS, "strategy", "predictions", "network"), (), str(path))
+        check_keys(table, (*_OPTIONS, "strategy", *_FILES), (), str(path))
         said = table.get("strategy", {"kind": "forward"})
         if isinstance(said, str):
             from coinfer._specs import parse
@@ -84,11 +87,14 @@ class Problem:
         else:
             msg = f"{path}: strategy must be a table [strategy], or text such as 'forward:margin:each', not {said!r}"
             raise BadValueError(msg)
-        files = {key: path.parent / table[key] for key in ("predictions", "network") if isinstance(table.get(key), str)}
+        files = {key: path.parent / table[key] for key in _FILES if isinstance(table.get(key), str)}
         return cls(strategy, {key: table[key] for key in _OPTIONS if key in table}, **files)
 
     def solve(self, predictions: Predictions, network: Network, **changes: Any) -> Tuned:
         """Tune as the problem says; `changes` take the place of what it says."""
+        from coinfer.trace import Trace
         from coinfer.tuning.tuned import tune
 
+        if self.trace is not None and "trace" not in changes:
+            changes["trace"] = Trace.open(self.trace)
         return tune(self.strategy, predictions, network, **{**self.options, **changes})

@@ -18,6 +18,7 @@ import numpy as np
 
 from coinfer._core import sweep
 from coinfer.errors import UnsupportedError
+from coinfer.tuning.constraint import more_is_better
 from coinfer.tuning.measuring import Columns, Measures, Path, Sums
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from coinfer.strategy.base import Parameter, Strategy
     from coinfer.tuning.constraint import Constraint
 
-__all__ = ["Goal", "Points", "more_is_better", "operating_points", "probe"]
+__all__ = ["Goal", "Points", "operating_points", "probe"]
 
 _LEVELS = {1: 4096, 2: 256, 3: 40, 4: 16, 5: 9, 6: 6}  # per stage but the last: at most 65,536 combinations
 _PAIR_ROWS_MAX = 2_000_000
@@ -35,17 +36,16 @@ _ROUNDS_MAX = 30
 _STAGES_MAX = 33
 
 
-def more_is_better(name: str) -> bool:
-    """Say whether more of a quantity is better."""
-    return name == "accuracy" or name.startswith("recall[")
-
-
 @dataclass(frozen=True)
 class Goal:
-    """What to minimise (a quantity of which more is better is maximised) under which constraints."""
+    """What to minimise (a quantity of which more is better is maximised) under which constraints.
+
+    `scatter` random threshold vectors are looked at besides where a search would see its own path alone.
+    """
 
     minimise: str
     subject_to: tuple[Constraint, ...] = ()
+    scatter: int = 0
 
     def cost(self, columns: Columns) -> NDArray[np.float64]:
         """Give what is minimised."""
@@ -121,8 +121,8 @@ def operating_points(
 ) -> Points:
     """Find the points of a strategy whose other parameters are settled."""
     if cut is None:
-        paths = measures.paths(strategy)
-        return Points(strategy, measures.columns(paths, measures.taken(paths, rows), rows), paths=paths)
+        columns, paths = measures.point(strategy, rows)
+        return Points(strategy, columns, paths=paths)
     search = _Cuts(strategy, cut, measures, rows, goal, threads, seed)
     return search.points()
 
@@ -156,7 +156,8 @@ class _Cuts:
             return self._every_cut()
         if alone and self.sizes[0] in _LEVELS:
             return self._grid()
-        return self._ascent(self._starts(), None)
+        starts = self._starts()
+        return self._ascent(starts[:_STARTS], None, starts[_STARTS:])
 
     # One path -----------------------------------------------------------------------------------------------
 
@@ -234,7 +235,7 @@ class _Cuts:
             for stage in range(size)
         ]
         starts = [[each[-1] for each in levels], [each[0] for each in levels]]
-        starts += [[each[rng.integers(len(each))] for each in levels] for _ in range(_STARTS - 2)]
+        starts += [[each[rng.integers(len(each))] for each in levels] for _ in range(_STARTS - 2 + self.goal.scatter)]
         return [np.array(start, np.float32) for start in starts]
 
     def _best(self, found: Points) -> list[NDArray[np.float32]]:
@@ -243,7 +244,9 @@ class _Cuts:
         order = np.lexsort((self.goal.cost(found.columns), self.goal.missed(found.columns)))
         return [found.cuts[at].astype(np.float32) for at in order[:_STARTS]]
 
-    def _ascent(self, starts: list[NDArray[np.float32]], found: Points | None) -> Points:
+    def _ascent(
+        self, starts: list[NDArray[np.float32]], found: Points | None, besides: Sequence[NDArray[np.float32]] = ()
+    ) -> Points:
         with ThreadPoolExecutor(max(1, self.threads)) as pool:
             ends = list(pool.map(self._climb, starts))
         vectors = [vector for vector, *_ in ends]
@@ -251,7 +254,7 @@ class _Cuts:
         trail = [key[1] if key[0] == 0 else math.inf for key in ends[best][1]]
         method = f"coordinate ascent from {len(starts)} starts"
         if found is None:
-            everything = [vector for *_, passed in ends for vector in passed]
+            everything = [*(vector for *_, passed in ends for vector in passed), *besides]
             found = Points(self.strategy, {}, None, self.cut, self.paths, method)
             found = self._with(found, everything)
         else:

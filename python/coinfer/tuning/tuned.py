@@ -6,6 +6,7 @@ the data it was chosen on.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
@@ -18,15 +19,24 @@ import numpy as np
 from coinfer._checks import check_number
 from coinfer._core import sweep
 from coinfer.compiling import Compiler
-from coinfer.errors import BadValueError, UnsupportedError
+from coinfer.errors import BadValueError, QueueWarning, UnsupportedError
 from coinfer.replaying import check_draws
 from coinfer.results import Estimate, wilson
 from coinfer.strategy.base import Parameter, Strategy
 from coinfer.tuning.certifying import candidates, certify, check_certifiable
-from coinfer.tuning.constraint import Constraint, known_quantity, quantile_of, subject_of
+from coinfer.tuning.constraint import (
+    ON_A_TRACE,
+    Constraint,
+    depends_on_load,
+    known_quantity,
+    more_is_better,
+    quantile_of,
+    subject_of,
+)
 from coinfer.tuning.measuring import Columns, Measures
 from coinfer.tuning.outer import Variant, variants
-from coinfer.tuning.searching import Goal, more_is_better
+from coinfer.tuning.searching import Goal
+from coinfer.tuning.waiting import UnderLoad, Waiting
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,6 +45,7 @@ if TYPE_CHECKING:
 
     from coinfer.network import Network
     from coinfer.predictions import Predictions
+    from coinfer.trace import Trace
     from coinfer.tuning.certificate import Certificate
 
 __all__ = ["Tuned", "evaluate", "tune"]
@@ -57,7 +68,8 @@ class Tuned:
         of falling threshold, if it is one for all stages), other parameters by name, `accuracy`, `forwarded_share`
         (not settled at the first stage), `stages`, `latency_us_mean`, `price_usd`, what else the problem asks about,
         `on_front` (no other point is as accurate and cheaper in the objective, or as cheap and more accurate),
-        `feasible`. With ``models="any"`` also `models`, the path that the point belongs to.
+        `feasible`. With ``models="any"`` also `models`, the path that the point belongs to. With a trace also
+        `replayed`: latencies and loads are null, and nothing is known to be feasible, where that is false.
     chosen : dict
         The chosen row of `front`.
     measured : dict
@@ -74,6 +86,10 @@ class Tuned:
         How the points were found: exactly, on a grid, by coordinate ascent.
     trail : tuple of float
         The objective after each step of the search; never worse.
+    under_load : UnderLoad or None
+        What was replayed on a trace, and on how many requests; None without a trace.
+    warning : str
+        What must be kept in mind: that nobody waited for anybody although the network has queues. Else empty.
     """
 
     strategy: Strategy
@@ -91,6 +107,8 @@ class Tuned:
     calibrated: int = 0
     method: str = ""
     trail: tuple[float, ...] = field(default=(), compare=False)
+    under_load: UnderLoad | None = field(default=None, compare=False)
+    warning: str = ""
 
     @property
     def optimism(self) -> dict[str, float]:
@@ -112,6 +130,8 @@ class Tuned:
             "held_out": self.held_out,
             "samples": {"fit": self.samples[0], "calibrate": self.calibrated, "measured": self.samples[1]},
             "method": self.method,
+            "under_load": None if self.under_load is None else self.under_load.to_dict(),
+            "warning": self.warning or None,
             "certificate": None if self.certificate is None else self.certificate.to_dict(),
             "certified": None if not self.asked else self.certificate is not None,
             "points": self.front.num_rows,
@@ -134,9 +154,15 @@ class Tuned:
         lines = [f"{self.strategy.name}: {self.verdict}"]
         width = max(16, *(len(name) for name, *_ in self.rows()))
         lines += [f"  {name:<{width}} {fitted:>12}   {measured}" for name, fitted, measured in self.rows()]
-        if self.asked:
-            lines.append(f"  {self.certified_in_words}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be said below the numbers: the certificate, what was replayed, and what was left out."""
+        said = [self.certified_in_words] if self.asked else []
+        if self.under_load is not None:
+            said.append(self.under_load.sentence)
+        return (*said, self.warning) if self.warning else tuple(said)
 
     @property
     def certified_in_words(self) -> str:
@@ -171,7 +197,7 @@ class Tuned:
     def __rich__(self) -> Table:
         from rich.table import Table
 
-        caption = self.verdict + (f"\n{self.certified_in_words}" if self.asked else "")
+        caption = "\n".join([self.verdict, *self.notes])
         table = Table(title=self.strategy.name, caption=caption, title_justify="left", caption_justify="left")
         for heading in ("", "fitted", "held out" if self.held_out else "same samples"):
             table.add_column(heading, justify="left" if not heading else "right")
@@ -192,6 +218,7 @@ def tune(
     seed: int = 0,
     ingress: str | None = None,
     rate_rps: float | None = None,
+    trace: Trace | None = None,
     procedure: str = "fixed-sequence",
     threads: int = 1,
     progress: Callable[[str, int, int], object] | None = None,
@@ -210,12 +237,15 @@ def tune(
     predictions : Predictions
         With true labels, if accuracy is to be bounded.
     network : Network
-        For latency and price; mean service times, no queues.
+        For latency and price. Without `trace` as if nobody waited: where requests wait in the network, `QueueWarning`
+        says so.
     minimise : str
         ``"price_usd"``, ``"latency_us_mean"``, ``"latency_us_p99"`` (any quantile), ``"forwarded_share"``,
         ``"stages"``, ``"accuracy"`` and ``"recall[CLASS]"`` (maximised), ``"accuracy_loss[MODEL]"`` (accuracy of that
         model alone minus accuracy), ``"disagreement[MODEL]"`` (share answered otherwise than by that model; needs no
-        labels), ``"load[NODE]"`` (busy share of its instances at `rate_rps`, without batching).
+        labels), ``"load[NODE]"`` (busy share of its instances at `rate_rps`, without batching). With a trace also
+        ``"goodput"`` (share right in time; maximised) and ``"deadline_missed"`` (share cut short by the deadline, a
+        full queue or a failure).
         Ties go to the higher accuracy, then to the lower forwarded share.
     subject_to : str or iterable of str
         Bounds on the same quantities, such as ``"accuracy >= 0.95"``.
@@ -231,7 +261,12 @@ def tune(
         Whose path to tune for. Default: the network's ingress nodes in equal parts; where their paths differ, each
         gets thresholds of its own.
     rate_rps : float, optional
-        Requests per second in all, for loads.
+        Requests per second in all, for loads. Default: that of the trace.
+    trace : Trace, optional
+        Requests whose latency counts, with queues if the network has them: candidates are replayed on it, for
+        latencies, loads, goodput and missed deadlines. Its samples are rows of `predictions`; for each part of the
+        split, requests about others ask about samples of this part instead. All else is known from the samples, each
+        of which counts alike.
     procedure : {"fixed-sequence", "bonferroni"}
         How candidates are tested for the certificate.
     threads : int
@@ -274,18 +309,18 @@ def tune(
             msg = "confidence must be less than 1: nothing is certain on a finite number of samples"
             raise BadValueError(msg)
         bounds = check_certifiable(goal, procedure)
-    compiler = Compiler(predictions, network, threads)
     quantities = [goal.minimise, *(c.quantity for c in goal.subject_to)]
-    if rate_rps is not None:
-        rate_rps = check_number(rate_rps, "rate_rps", above=0.0)
-    measures = Measures(compiler, ingress, quantities, rate_rps, seed)
+    compiler = Compiler(predictions, network, threads)
+    measures, waiting = _measures(compiler, quantities, ingress, rate_rps, trace, seed)
+    warning = _unwaited(network, goal) if waiting is None else ""
     if predictions.labels is None and any(measures.needs_labels(name) for name in quantities):
         msg = "accuracy needs the true labels of the samples, but these predictions have none"
         raise UnsupportedError(msg)
     fit, calibrate, held = _split(len(predictions), shares, seed)
     _check_labelled(predictions, fit, "to choose on")
     learning = predictions if held is None else predictions.select(fit)
-    found = variants(strategy, parameters, measures, fit, goal, learning, threads, seed, progress)
+    alone = goal if waiting is None else waiting.alone(goal)
+    found = variants(strategy, parameters, measures, fit, alone, learning, threads, seed, progress)
     columns = {name: np.concatenate([v.points.columns[name] for v in found]) for name in found[0].points.columns}
     owner = np.repeat(np.arange(len(found)), [len(v.points) for v in found])
     first = np.concatenate([[0], np.cumsum([len(v.points) for v in found])])
@@ -294,14 +329,19 @@ def tune(
         whose = int(owner[point])
         return found[whose].points.at(int(point - first[whose]))
 
-    feasible = np.ones(len(owner), bool)
-    for constraint in goal.subject_to:
-        feasible &= constraint.holds(columns[constraint.quantity])
-    at = goal.best(columns)
+    looked, trail = np.arange(len(owner)), None
+    if waiting is not None:
+        surest = candidates(alone, columns, bounds) if certifying else looked[:0]
+        looked, replayed, trail = waiting.search(goal, columns, strategy_at, fit, surest, progress)
+        columns = _replaced(columns, looked, replayed)
+    known = {name: values[looked] for name, values in columns.items()}
+    feasible = np.zeros(len(owner), bool)
+    feasible[looked] = goal.missed(known) == 0
+    at = int(looked[goal.best(known)])
     certificate: Certificate | None = None
     if certifying:
         assert confidence is not None
-        order = candidates(goal, columns, bounds)
+        order = looked[candidates(goal, known, bounds)]
         made = [strategy_at(int(point)) for point in order]
         passed, certificate, _ = certify(made, measures, bounds, calibrate, 1 - confidence, procedure)
         if passed is not None:
@@ -310,16 +350,27 @@ def tune(
     if certificate is not None:
         chosen_strategy = chosen_strategy.with_certificate(certificate)
     rows = fit if held is None else held
-    table, chosen = _front(found, parameters, columns, feasible, goal, at)
+    on_front = np.zeros(len(owner), bool)
+    on_front[looked] = _on_front(known, goal)
+    if waiting is not None and not depends_on_load(goal.minimise):
+        on_front = _on_front(columns, goal)
+    extra = {"on_front": on_front, "feasible": feasible}
+    measured = _measure(measures, chosen_strategy, rows, seed, threads)
+    under_load = None
+    if waiting is not None:
+        extra["replayed"] = np.isin(np.arange(len(owner)), looked)
+        estimates, under_load = waiting.measure(chosen_strategy, rows, len(looked))
+        measured |= estimates
+    table, chosen = _front(found, parameters, columns | extra, at)
     best = found[owner[at]].points
     return Tuned(
         strategy=chosen_strategy,
         front=table,
         chosen=chosen,
-        measured=_measure(measures, chosen_strategy, rows, seed, threads),
+        measured=measured,
         held_out=held is not None,
         feasible=bool(feasible.any()),
-        binding=_binding(goal, columns, feasible, at),
+        binding=_binding(goal, known, feasible[looked], int(np.flatnonzero(looked == at)[0])),
         minimise=goal.minimise,
         subject_to=goal.subject_to,
         samples=(len(fit), len(rows)),
@@ -327,7 +378,9 @@ def tune(
         asked=certifying,
         calibrated=len(calibrate),
         method=best.method if len(found) == 1 else f"{len(found)} variants; {best.method}",
-        trail=tuple(best.trail),
+        trail=tuple(best.trail if trail is None else trail),
+        under_load=under_load,
+        warning=warning,
     )
 
 
@@ -341,15 +394,65 @@ def evaluate(
     seed: int = 0,
     ingress: str | None = None,
     rate_rps: float | None = None,
+    trace: Trace | None = None,
     **_: Any,
 ) -> dict[str, float]:
     """Give the quantities of a tuned strategy on the samples it was chosen on, over another network."""
     fit = _split(len(predictions), _shares(split, confidence), seed)[0]
     quantities = [tuned.minimise, *(c.quantity for c in tuned.subject_to)]
-    measures = Measures(Compiler(predictions, network), ingress, quantities, rate_rps, seed)
-    paths = measures.paths(tuned.strategy)
-    columns = measures.columns(paths, measures.taken(paths, fit), fit)
-    return {name: float(values[0]) for name, values in columns.items()}
+    measures, waiting = _measures(Compiler(predictions, network), quantities, ingress, rate_rps, trace, seed)
+    columns = measures.point(tuned.strategy, fit)[0]
+    found = {name: float(values[0]) for name, values in columns.items()}
+    return found if waiting is None else found | waiting.once(tuned.strategy, fit)
+
+
+def _measures(
+    compiler: Compiler,
+    quantities: Sequence[str],
+    ingress: str | None,
+    rate_rps: float | None,
+    trace: Trace | None,
+    seed: int,
+) -> tuple[Measures, Waiting | None]:
+    """Say who measures: what samples alone decide, and, on a trace, what load decides."""
+    if rate_rps is not None:
+        rate_rps = check_number(rate_rps, "rate_rps", above=0.0)
+    if trace is None:
+        for name in quantities:
+            if name in ON_A_TRACE:
+                msg = f"{name} depends on when requests come and how long they may take: give trace="
+                raise BadValueError(msg)
+        return Measures(compiler, ingress, quantities, rate_rps, seed), None
+    if ingress is not None:
+        msg = "the requests of a trace say where they enter: give trace= or ingress=, not both"
+        raise BadValueError(msg)
+    waiting = Waiting(compiler, trace, quantities, seed)
+    if rate_rps is None and trace.duration_s > 0:
+        rate_rps = trace.rate_rps
+    alone = [name for name in quantities if name not in waiting.quantities]
+    return Measures(compiler, None, alone, rate_rps, seed, waiting), waiting
+
+
+def _unwaited(network: Network, goal: Goal) -> str:
+    """Warn if latencies are asked for as if nobody waited, although requests wait; give the sentence to print."""
+    if not network.queueing:
+        return ""
+    asked = [name for name in (goal.minimise, *(c.quantity for c in goal.subject_to)) if depends_on_load(name)]
+    msg = "requests wait for each other in this network, but latencies here are as if nobody waited: give trace="
+    if asked:
+        warnings.warn(f"{', '.join(dict.fromkeys(asked))}: {msg}", QueueWarning, stacklevel=3)
+    return f"Note: {msg}"
+
+
+def _replaced(columns: Columns, looked: NDArray[np.int64], replayed: Columns) -> Columns:
+    """Put what was replayed into the columns, null where nothing was."""
+    made = dict(columns)
+    for name, values in replayed.items():
+        if name in columns and not depends_on_load(name):
+            continue
+        made[name] = np.full(len(columns["forwarded_share"]), np.nan)
+        made[name][looked] = values
+    return made
 
 
 def _parameters(strategy: Strategy) -> tuple[Parameter, ...]:
@@ -409,8 +512,6 @@ def _front(
     found: Sequence[Variant],
     parameters: Sequence[Parameter],
     columns: Columns,
-    feasible: NDArray[np.bool_],
-    goal: Goal,
     at: int,
 ) -> tuple[pa.Table, dict[str, Any]]:
     import pyarrow as pa
@@ -437,8 +538,8 @@ def _front(
             lengths = np.repeat([c.shape[1] for c in cuts if c is not None], counts)
             offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
             made["thresholds"] = pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat))
-    on_front = _on_front(columns, goal)
-    table = pa.table(made | columns | {"on_front": on_front, "feasible": feasible})
+    shown = {name: pa.array(values, from_pandas=True) for name, values in columns.items()}  # NaN: not known
+    table = pa.table(made | shown)
     return table, {name: table[name][at].as_py() for name in table.column_names}
 
 
@@ -479,8 +580,9 @@ def _measure(
     measures: Measures, strategy: Strategy, rows: NDArray[np.uint32], seed: int, threads: int
 ) -> dict[str, Any]:
     """Measure one strategy, with intervals whose unit is the sample."""
-    paths = measures.paths(strategy)
-    columns = measures.columns(paths, measures.taken(paths, rows), rows)
+    columns, paths = measures.point(strategy, rows)
+    if not paths:  # replayed: intervals come from there
+        return {}
     measured: dict[str, Any] = {}
     for name, values in columns.items():
         value = float(values[0])
