@@ -8,6 +8,7 @@ networks. The thresholds are tuned without queues on half of the images; everyth
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,7 @@ def strategies(fit, net):
     forward = ci.tune(
         ci.Forward(score="max_prob"),
         fit,
-        net,
+        replace(net, queues=False),
         minimise="latency_us_mean",
         subject_to=[f"accuracy >= {goal}"],
         split=None,

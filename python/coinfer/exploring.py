@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -373,7 +373,8 @@ def _settings(judge: _Judge, template: Strategy, points: int) -> Iterator[Strate
 def _cuts(judge: _Judge, template: Forward, points: int) -> Iterator[Strategy]:
     """Give thresholds spread along the exact front of a cascade."""
     try:
-        front = tune(template, judge.fit, judge.network, minimise=judge.minimise, split=None).front
+        alone = replace(judge.network, queues=False)  # a sample at a time, as everything here
+        front = tune(template, judge.fit, alone, minimise=judge.minimise, split=None).front
     except CoinferError:
         return  # nothing to tune here: a path of one model, or paths that differ between ingress nodes
     rows = front.filter(front["on_front"]).to_pylist()
