@@ -18,7 +18,9 @@ using HopRow = std::tuple<std::uint32_t, std::int64_t, std::int64_t, double>;
 using LegRow =
     std::tuple<std::int64_t, std::int64_t, std::vector<std::tuple<std::uint32_t, double>>, std::vector<HopRow>>;
 using ServiceRow = std::tuple<std::string, double, double, py::object>;
-using ConsultRow = std::tuple<LegRow, LegRow, ServiceRow, std::int64_t>;
+using ConsultRow = std::tuple<LegRow, LegRow, ServiceRow, std::int64_t, std::int64_t>;
+/// station or (after them) directed link, from, to, factor (0: down), silent, whole
+using OutageRow = std::tuple<std::uint32_t, std::int64_t, std::int64_t, double, bool, bool>;
 
 /// Lanes point into NumPy arrays (measured service times); whoever holds the lane holds them.
 struct HeldLane {
@@ -48,6 +50,7 @@ Law law_of(const std::string& name) {
   if (name == "lognormal") return Law::lognormal;
   if (name == "gamma") return Law::gamma;
   if (name == "measured") return Law::measured;
+  if (name == "empirical") return Law::empirical;
   throw py::value_error("unknown service law '" + name + "'");
 }
 
@@ -60,19 +63,21 @@ HeldLane make_lane(std::shared_ptr<Plan> plan, std::shared_ptr<Evidence> evidenc
   held.lane.decisions = std::move(decisions);
   for (const LegRow& row : enter) held.lane.enter.push_back(leg_of(row));
   for (const LegRow& row : back) held.lane.back.push_back(leg_of(row));
-  for (const auto& [up, down, service, price] : members) {
-    Consult consult{leg_of(up), leg_of(down), {}, price};
+  for (const auto& [up, down, service, price, median_ns] : members) {
+    Consult consult{leg_of(up), leg_of(down), {}, price, median_ns};
     const auto& [law, a, b, measured] = service;
     consult.service.law = law_of(law);
     consult.service.a = a;
     consult.service.b = b;
     if (!measured.is_none()) {
       const auto times = view<float>(measured, "service_us");
-      if (times.size() != held.lane.evidence->rows) throw py::value_error("service_us needs one time per sample");
+      const bool drawn = consult.service.law == Law::empirical;
+      if (times.size() != (drawn ? static_cast<std::size_t>(b) : held.lane.evidence->rows) || times.empty())
+        throw py::value_error(drawn ? "an empirical law needs times" : "service_us needs one time per sample");
       consult.service.measured_us = times.data();
       held.arrays.push_back(measured);
-    } else if (consult.service.law == Law::measured) {
-      throw py::value_error("a measured law needs service_us");
+    } else if (consult.service.law == Law::measured || consult.service.law == Law::empirical) {
+      throw py::value_error("a measured law needs times");
     }
     held.lane.members.push_back(std::move(consult));
   }
@@ -138,8 +143,8 @@ Station station_of(const StationRow& row) {
            station.mean_ns) = row;
   if (!queue_max.is_none()) station.queue_max = queue_max.cast<std::uint32_t>();
   if (station.max_batch == 0) throw py::value_error("a station serves at least one request at a time");
-  if (!station.batch_ns.empty() && station.batch_ns.size() != station.max_batch)
-    throw py::value_error("batch_ns needs one time per size of batch");
+  if (station.batch_ns.size() % station.max_batch != 0)
+    throw py::value_error("batch_ns needs as many times for each size of batch");
   return station;
 }
 
@@ -147,6 +152,18 @@ std::vector<Station> stations_of(const std::vector<StationRow>& rows) {
   std::vector<Station> stations;
   for (const StationRow& row : rows) stations.push_back(station_of(row));
   return stations;
+}
+
+std::vector<Windows> outages_of(const std::vector<OutageRow>& rows, std::size_t places) {
+  std::vector<Windows> outages(rows.empty() ? 0 : places);
+  for (const auto& [place, from, to, factor, silent, whole] : rows) {
+    if (place >= places) throw py::value_error("an outage of a place that there is not");
+    Windows& windows = outages[place];
+    if (from < 0 || from >= to || factor < 0.0 || (!windows.empty() && windows.back().to > from))
+      throw py::value_error("the outages of a place must be ascending and apart");
+    windows.push_back({from, to, factor, silent, whole});
+  }
+  return outages;
 }
 
 QueueEngine engine_of(const std::string& name) {
@@ -204,6 +221,7 @@ py::list loads_of(std::span<const Load> loads) {
     row["served"] = load.served;
     row["rejected"] = load.rejected;
     row["dropped"] = load.dropped;
+    row["refused"] = load.refused;
     row["batches"] = load.batches;
     row["waiting_max"] = load.waiting_max;
     row["busy_ns"] = wide(load.busy_ns);
@@ -243,7 +261,8 @@ void register_queues(py::module_& sim) {
       .def(py::init([](const std::vector<HeldLane*>& lanes, const py::object& truth, std::size_t classes,
                        std::uint64_t seed, const std::vector<StationRow>& stations, std::size_t links,
                        const std::vector<Held*>& outputs, const std::string& engine, bool rows, std::uint64_t row_first,
-                       std::uint64_t row_last, std::int64_t warmup_ns, std::int64_t gossip_ns, bool exact) {
+                       std::uint64_t row_last, std::int64_t warmup_ns, std::int64_t gossip_ns, bool exact,
+                       const std::vector<OutageRow>& outages) {
              HeldQueues held;
              std::vector<Lane> plain;
              for (const HeldLane* lane : lanes) {
@@ -269,6 +288,7 @@ void register_queues(py::module_& sim) {
              options.row_last = row_last;
              options.warmup_ns = warmup_ns;
              options.gossip_ns = gossip_ns;
+             options.outages = outages_of(outages, places.size() + links);
              held.queues = std::make_unique<Queues>(std::move(plain), labels, classes, seed, std::move(places), links,
                                                     std::move(tables), options);
              return held;
@@ -276,7 +296,7 @@ void register_queues(py::module_& sim) {
            py::arg("lanes"), py::arg("labels"), py::arg("classes"), py::arg("seed"), py::arg("stations"),
            py::arg("links"), py::arg("outputs"), py::arg("engine"), py::arg("rows") = false, py::arg("row_first") = 0,
            py::arg("row_last") = UINT64_MAX, py::arg("warmup_ns") = 0, py::arg("gossip_ns") = 0,
-           py::arg("exact") = true)
+           py::arg("exact") = true, py::arg("outages") = std::vector<OutageRow>{})
       .def(
           "push",
           [](const HeldQueues& self, const py::object& arrival_ns, const py::object& lane, const py::object& sample,
@@ -304,6 +324,15 @@ void register_queues(py::module_& sim) {
       .def("tally", [](const HeldQueues& self) { return tally_of(self.queues->tally()); })
       .def("stations", [](const HeldQueues& self) { return loads_of(self.queues->stations()); })
       .def("links", [](const HeldQueues& self) { return loads_of(self.queues->links()); })
+      .def("rescue",
+           [](const HeldQueues& self) {
+             const Rescue rescue = self.queues->rescue();
+             py::dict out;
+             out["retried"] = rescue.retried;
+             out["broken"] = rescue.broken;
+             out["fell_back"] = rescue.fell_back;
+             return out;
+           })
       .def_property_readonly("in_flight", [](const HeldQueues& self) { return self.queues->in_flight(); })
       .def_property_readonly("span_ns", [](const HeldQueues& self) { return self.queues->span_ns(); })
       .def_property_readonly("arrivals_ns", [](const HeldQueues& self) { return self.queues->arrivals_ns(); })

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     )
     from coinfer.exploring import Exploration, explore
     from coinfer.network import Deployment, Link, Model, Network, Node
+    from coinfer.outage import Outage
     from coinfer.predictions import ModelOutput, Predictions
     from coinfer.replaying import Run, replay
     from coinfer.results import Estimate, Summary
@@ -79,6 +80,7 @@ __all__ = [
     "ModelOutput",
     "Network",
     "Node",
+    "Outage",
     "OverloadWarning",
     "Predictions",
     "Problem",
@@ -129,6 +131,7 @@ _HOMES = {
     "errors": "BadFileError BadValueError CoinferError OverloadWarning QueueWarning UnknownNameError UnsupportedError",
     "exploring": "Exploration explore",
     "network": "Deployment Link Model Network Node",
+    "outage": "Outage",
     "predictions": "ModelOutput Predictions",
     "replaying": "Run replay",
     "results": "Estimate Summary",

@@ -19,6 +19,7 @@ from coinfer._core import plan as core
 from coinfer._core import sim
 from coinfer.combiner import combiner
 from coinfer.errors import BadValueError, CoinferError, UnknownNameError, UnsupportedError, nearest
+from coinfer.outage import rows as outage_rows
 from coinfer.rule import ScoreRule
 
 if TYPE_CHECKING:
@@ -33,11 +34,12 @@ __all__ = ["CompiledPlan", "Compiler", "outputs_of"]
 
 Leg = tuple[int, int, list[tuple[int, float]], list[tuple[int, int, int, float]]]
 """Nanoseconds, pico-dollars, and (directed link, mean jitter in ns) of a way between two nodes; then, where messages
-wait for each other, the same link by link: (directed link, ns to send, ns to arrive, mean jitter in ns)."""
+wait for each other or a link has outages, the same link by link: (directed link, ns to send, ns to arrive, mean jitter
+in ns)."""
 
 StationRow = tuple[int, int, list[int], int, int | None, list[int], float]
 """Instances (0: any number), largest batch, preferred sizes, batching delay in ns, longest queue, ns per size of batch
-where it does not vary otherwise, and mean ns of a full batch."""
+(as many equally likely ones for each) where the law depends on it, and mean ns of a full batch."""
 
 _STAY: Leg = (0, 0, [], [])
 _NS_MAX = 10**15
@@ -108,6 +110,8 @@ class Compiler:
         self._decisions: dict[object, core.Decisions] = {}
         self._plans: dict[object, CompiledPlan] = {}
         self._legs: dict[tuple[str, str, float], Leg] = {}
+        self.outages = outage_rows(network.outages, network)
+        self._out = {place - len(network.deployments) for place, *_ in self.outages}
 
     def plan(self, strategy: Strategy, ingress: str) -> CompiledPlan:
         """Compile the plan of a strategy at one ingress node: score what is not scored yet, and decide.
@@ -192,6 +196,7 @@ class Compiler:
                         self.leg(deployment.node, host, model.answer_kb),
                         self._service(deployment),
                         self.pico_usd(deployment),
+                        self.median_ns(deployment),
                     )
                 )
         return sim.Lane(compiled.plan, compiled.evidence, decisions, enter, back, members)
@@ -230,9 +235,11 @@ class Compiler:
                 directed = 2 * at + (0 if forward else 1)
                 if link.jitter_ms > 0:
                     jitters.append((directed, link.jitter_ms * 1e6))
+                if not self.network.queueing:
+                    send, delay = 0, delay + send
                 hops.append((directed, send, delay, link.jitter_ms * 1e6))
-            queued = self.network.queueing and any(send for _, send, _, _ in hops)
-            self._legs[key] = (ns, pico_usd, jitters, hops if queued else [])
+            by_link = any(send or directed in self._out for directed, send, _, _ in hops)
+            self._legs[key] = (ns, pico_usd, jitters, hops if by_link else [])
         return self._legs[key]
 
     def stations(self) -> list[StationRow]:
@@ -246,9 +253,13 @@ class Compiler:
             if not self.network.queueing:
                 rows.append((0, 1, [], 0, None, [], 0.0))
                 continue
+            sizes = range(1, d.max_batch + 1)
             if d.max_batch > 1 and isinstance(law, laws.Linear):
-                batch_ns = [round((law.base_ms + law.per_item_ms * b) * 1e6) for b in range(1, d.max_batch + 1)]
-            mean = float(batch_ns[-1]) if batch_ns else self._mean_service_ns(d)
+                batch_ns = [round((law.base_ms + law.per_item_ms * b) * 1e6) for b in sizes]
+            elif d.max_batch > 1 and isinstance(law, laws.Table):
+                batch_ns = [round(ms * 1e6) for b in sizes for ms in law.at(b)]
+            full = batch_ns[-(len(batch_ns) // d.max_batch) :]
+            mean = float(np.mean(full)) if full else self._mean_service_ns(d)
             delay = round(d.batch_delay_us * 1e3)
             rows.append((d.instances or 1, d.max_batch, list(d.preferred_batch), delay, d.queue_max, batch_ns, mean))
         return rows
@@ -266,10 +277,31 @@ class Compiler:
     def service_ns(self, deployment: Deployment) -> float | NDArray[np.float64]:
         """Give the mean service time of a deployment in nanoseconds, per sample if it was measured."""
         law, a, b, measured = self._service(deployment)
+        if law == "empirical":
+            return a
         if measured is not None:
             per_sample: NDArray[np.float64] = np.rint(a * measured.astype(np.float64) * 1e3)
             return per_sample
         return {"lognormal": math.exp(min(a + b * b / 2, 700.0)), "gamma": a * b}.get(law, a)
+
+    def median_ns(self, deployment: Deployment) -> int:
+        """Give the median service time of a deployment, serving one request, in nanoseconds."""
+        law, a, b, measured = self._service(deployment)
+        match law:
+            case "measured" | "empirical":
+                assert measured is not None
+                median = float(np.median(measured)) * 1e3 * (a if law == "measured" else 1.0)
+            case "exponential":
+                median = a * math.log(2)
+            case "lognormal":
+                median = math.exp(min(a, 700.0))
+            case "gamma":
+                from scipy.special import gammaincinv  # 60 ms that only gamma laws pay
+
+                median = a * float(gammaincinv(b, 0.5))
+            case _:
+                median = a
+        return min(round(median), _NS_MAX)
 
     def settling(self, spec: PlanSpec, ingress: str) -> tuple[list[float | NDArray[np.float64]], list[int]]:
         """Give what it takes to settle at each stage, the stages before it included, for plans of single members.
@@ -422,6 +454,9 @@ class Compiler:
                 return "lognormal", float(np.log(mean * 1e6)) - spread / 2, spread**0.5, None
             case laws.Gamma(mean_ms=mean, cv=cv) if mean > 0 and cv > 0:
                 return "gamma", mean * 1e6 * cv * cv, 1.0 / (cv * cv), None
+            case laws.Table() if len(law.at(1)) > 1:
+                seen = (np.array(law.at(1)) * 1e3).astype(np.float32)
+                return "empirical", law.mean_ms * 1e6, float(len(seen)), seen
         return "constant", law.mean_ms * 1e6, 0.0, None
 
 

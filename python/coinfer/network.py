@@ -16,7 +16,7 @@ import contextlib
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -34,6 +34,7 @@ from coinfer._checks import (
 )
 from coinfer._files import reading, replacing, suffix_of
 from coinfer.errors import BadValueError, CoinferError, UnknownNameError, nearest
+from coinfer.outage import Outage
 from coinfer.service import Constant, Law
 
 if TYPE_CHECKING:
@@ -399,6 +400,12 @@ class Deployment:
         if isinstance(service, laws.Measured) and self.max_batch > 1:
             msg = f"{place}: service law 'measured' needs max_batch = 1, not {self.max_batch}"
             raise BadValueError(msg)
+        if isinstance(service, laws.Table) and self.max_batch > service.batch[-1]:
+            msg = (
+                f"{place}: service law 'table' was measured up to batches of {service.batch[-1]}, but max_batch is "
+                f"{self.max_batch}"
+            )
+            raise BadValueError(msg)
 
     @property
     def name(self) -> str:
@@ -447,6 +454,8 @@ class Network:
     queues : bool, optional
         Whether requests wait for each other, at deployments and at links with a bandwidth. By default they do if
         some deployment says how: `instances`, `max_batch`, `batch_delay_us` or `queue_max`.
+    outages : sequence of Outage
+        When something is down or slow, in a replay; see `Outage`.
 
     Attributes
     ----------
@@ -477,9 +486,11 @@ class Network:
     deployments: tuple[Deployment, ...]
     control: str = field(default="path", kw_only=True)
     queues: bool | None = field(default=None, kw_only=True)
+    outages: tuple[Outage, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
-        for key, kind in (("nodes", Node), ("links", Link), ("models", Model), ("deployments", Deployment)):
+        parts = {"nodes": Node, "links": Link, "models": Model, "deployments": Deployment, "outages": Outage}
+        for key, kind in parts.items():
             object.__setattr__(self, key, _all_of(getattr(self, key), kind, key))
         if self.control not in _CONTROLS:
             msg = f"network: control must be 'path' or 'ingress', not {self.control!r}"
@@ -501,6 +512,8 @@ class Network:
         check_unique((deployment.name for deployment in self.deployments), "network: deployment")
         self._check_links()
         self._check_deployments()
+        for outage in self.outages:
+            outage.check(self)
         if not self.ingress:
             msg = "network: no node is an ingress; leave out ingress = false for at least one node of the lowest tier"
             raise BadValueError(msg)
@@ -601,6 +614,11 @@ class Network:
     def deployment_index(self, name: str) -> int:
         """Return the position of a deployment in `deployments`."""
         return _find(self._deployment_index, name, "deployment")
+
+    def with_outages(self, outages: Iterable[Outage]) -> Network:
+        """Return the same network with more outages."""
+        more = _all_of(outages, Outage, "outages")
+        return replace(self, outages=(*self.outages, *more)) if more else self
 
     @classmethod
     def chain(
@@ -752,6 +770,7 @@ _TABLES: dict[str, tuple[type[Any], tuple[str, ...], tuple[str, ...]]] = {
     "link": (Link, _LINK_KEYS, ("delay_ms",)),
     "model": (Model, _keys(Model), ("name",)),
     "deployment": (Deployment, _keys(Deployment), ("model", "node")),
+    "outage": (Outage, _keys(Outage), ("from_ms", "to_ms")),
 }
 
 
@@ -791,6 +810,7 @@ def _from_document(document: Mapping[str, Any], text: str, file: str) -> Network
             deployments=tuple(parts["deployment"]),
             control=document.get("control", "path"),
             queues=document.get("queues"),
+            outages=tuple(parts["outage"]),
         )
 
 
@@ -808,6 +828,8 @@ def _header_lines(text: str, name: str, count: int) -> list[str]:
 def _title(name: str, table: Mapping[str, Any]) -> str:
     if name == "deployment" and "model" in table and "node" in table:
         return f" ({table['model']}@{table['node']})"
+    if name == "outage":
+        return ""
     if name == "link":
         ends = table.get("between") or [table.get("from", "?"), table.get("to", "?")]
         return f" ({', '.join(map(str, ends))})" if isinstance(ends, list) else ""
@@ -839,6 +861,7 @@ def _to_document(network: Network) -> Any:
         "link": network.links,
         "model": network.models,
         "deployment": network.deployments,
+        "outage": network.outages,
     }
     for name, items in groups.items():
         if not items:

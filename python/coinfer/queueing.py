@@ -10,7 +10,7 @@ Four engines give the same outcome for every request that more than one of them 
 ``hops``
     First come, first served; decisions may look at queues. One event per visit of a deployment.
 ``events``
-    The truth: batches, priorities and bounded queues too.
+    The truth: batches, priorities, bounded queues and outages too.
 """
 
 from __future__ import annotations
@@ -42,8 +42,9 @@ class Load:
 
     Attributes
     ----------
-    served, rejected, dropped : int
-        Requests served (messages sent); turned away at a full queue; taken from the queue after their deadline.
+    served, rejected, dropped, refused : int
+        Requests served (messages sent); turned away at a full queue; taken from the queue after their deadline; turned
+        away or lost in an outage.
     utilisation : float
         Share of the time, from the first arrival to the last answer, that its instances worked.
     offered : float
@@ -62,6 +63,7 @@ class Load:
     served: int
     rejected: int
     dropped: int
+    refused: int
     utilisation: float
     offered: float
     wait_us_mean: float
@@ -109,6 +111,9 @@ def choose(
             need["hops"] = f"deployment {busy[0].name!r} batches or bounds its queue"
         elif columns.get("priority") is not None:
             need["hops"] = "requests differ in priority"
+    if network.outages:
+        why = f"{network.outages[0].what} is out for a time"
+        need |= dict.fromkeys(("direct", "hops"), why)
     if "hops" in need:
         need["feed-forward"] = need["hops"]
     elif columns.get("deadline_ns") is not None:
@@ -168,6 +173,7 @@ class Queued:
             self._warmup_ns,
             self._gossip_ns,
             exact,
+            self._compiler.outages,
         )
 
     def run(self, columns: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,6 +189,7 @@ class Queued:
         tally = queues.tally()
         tally["stations"] = self._stations(queues)
         tally["links"] = self._links(queues)
+        tally["rescue"] = queues.rescue()
         return tally
 
     def outcomes(self, columns: Mapping[str, Any], start: int, stop: int) -> dict[str, NDArray[Any]]:
@@ -206,7 +213,7 @@ class Queued:
         rows = self._compiler.stations()
         for deployment, row, load in zip(self.network.deployments, rows, queues.stations(), strict=True):
             instances, max_batch, _, _, _, _, mean_ns = row
-            known = load["served"] + load["rejected"] + load["dropped"]
+            known = load["served"] + load["rejected"] + load["dropped"] + load["refused"]
             if known == 0:
                 continue
             each = mean_ns / max_batch if max_batch > 1 else load["busy_ns"] / max(load["served"], 1)
@@ -256,6 +263,7 @@ def _load(load: dict[str, Any], work: float, instances: int, queues: sim.Queues)
         served=served,
         rejected=load["rejected"],
         dropped=load["dropped"],
+        refused=load["refused"],
         utilisation=load["busy_ns"] / span if span and instances else 0.0,
         offered=work / arriving if arriving and instances else 0.0,
         wait_us_mean=load["wait_ns"] / served / 1e3 if served else 0.0,

@@ -8,7 +8,7 @@ works them out when asked.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from coinfer.intervals import PerSample
     from coinfer.network import Network
+    from coinfer.outage import Outage
     from coinfer.predictions import Predictions
     from coinfer.trace import Trace
 
@@ -493,6 +494,7 @@ class Run:
             stations=tally["stations"],
             links=tally["links"],
             utilisation_by_node=self._utilisation(tally["stations"]),
+            **tally.get("rescue", {}),
         )
 
     def _utilisation(self, stations: Mapping[str, Load]) -> dict[str, float]:
@@ -529,6 +531,7 @@ def replay(
     threads: int = 1,
     engine: str = "auto",
     warmup_ms: float = 0.0,
+    outages: Sequence[Outage] = (),
 ) -> Run:
     """Replay a strategy on a trace.
 
@@ -551,6 +554,8 @@ def replay(
         Which engine replays; all that can give the same outcomes. See `coinfer.queueing`.
     warmup_ms : float
         Requests that arrive before this time are served, but not counted.
+    outages : sequence of Outage
+        What is down or slow, and when, besides the outages of the network itself.
 
     Returns
     -------
@@ -577,6 +582,7 @@ def replay(
     """
     check_draws(seed, threads)
     warmup_ms = check_number(warmup_ms, "warmup_ms")
+    network = network.with_outages(outages)
     compiler = Compiler(predictions, network, threads, seed)
     return Run(
         Requests(trace, predictions, network, threads), compiler, strategy, seed, engine=engine, warmup_ms=warmup_ms

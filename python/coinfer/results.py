@@ -139,6 +139,9 @@ class Summary:
         waits.
     utilisation_by_node : dict of str to float
         Share of the time that the instances at a node worked; empty where nobody waits.
+    retried, broken, fell_back : int
+        Where the network has outages: attempts after the first; consultations that an open breaker forbade; requests
+        that ended with the best answer so far (or part of an answer) because some member failed.
     """
 
     strategy: str
@@ -165,6 +168,9 @@ class Summary:
     stations: Mapping[str, Load] = field(default_factory=dict)
     links: Mapping[str, Load] = field(default_factory=dict)
     utilisation_by_node: Mapping[str, float] = field(default_factory=dict)
+    retried: int = 0
+    broken: int = 0
+    fell_back: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Give everything as plain dicts, lists and numbers, ready for JSON."""
@@ -224,6 +230,9 @@ class Summary:
             queue = f"{self.queue_us / 1e3:,.2f} ms"
             shown.append(("of which in queues", queue))
             shown.append(("busy", _shares(self.utilisation_by_node)))
+        if self.retried or self.broken or self.fell_back:
+            what = f"{self.retried:,} retries, {self.broken:,} spared by breakers, {self.fell_back:,} fell back"
+            shown.append(("outages", what))
         shown.append(("engine", self.engine))
         return shown
 

@@ -8,15 +8,17 @@ base_ms = 2, per_item_ms = 0.3}``, which `parse` reads and ``to_dict`` writes.
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
-from coinfer._checks import MILLISECONDS_MAX, check_keys, check_name, check_number
+from coinfer._checks import MILLISECONDS_MAX, check_integer, check_keys, check_list, check_name, check_number
 from coinfer.errors import BadValueError, UnknownNameError, nearest
 
-__all__ = ["Constant", "Exponential", "Gamma", "Law", "Linear", "LogNormal", "Measured", "parse"]
+__all__ = ["Constant", "Exponential", "Gamma", "Law", "Linear", "LogNormal", "Measured", "Table", "parse"]
 
 
 _CV_MIN, _CV_MAX = 1e-9, 1e9
@@ -178,9 +180,92 @@ class Measured(_Law):
         return math.nan
 
 
-Law = Constant | Linear | Exponential | LogNormal | Gamma | Measured
+@dataclass(frozen=True, slots=True)
+class Table(_Law):
+    """As measured per batch size: one time for each, or several times that were seen.
 
-_LAWS: dict[str, type[Law]] = {cls.law: cls for cls in (Constant, Linear, Exponential, LogNormal, Gamma, Measured)}
+    Between two sizes that were measured, times are interpolated linearly: the mean, or where several times were seen,
+    quantile by quantile. Which of them a batch takes is drawn.
+
+    Parameters
+    ----------
+    batch : sequence of int
+        Sizes that were measured, ascending, from 1 to at least the deployment's `max_batch`.
+    ms : sequence of float, or of sequences of float
+        Milliseconds for each, from 0 to 1e9; or the times that were seen, in any order.
+
+    Examples
+    --------
+    >>> law = Table(batch=[1, 4], ms=[[2, 3], [5, 9]])
+    >>> law.at(1), law.at(2), law.mean_ms
+    ((2.0, 3.0), (3.0, 5.0), 2.5)
+    """
+
+    law: ClassVar[str] = "table"
+    batch: tuple[int, ...]
+    ms: tuple[float, ...] | tuple[tuple[float, ...], ...]
+
+    def __post_init__(self) -> None:
+        place = f"service law {self.law!r}"
+        batch = tuple(
+            check_integer(size, f"{place}: batch", at_least=1)
+            for size in check_list(self.batch, f"{place}: batch", "sizes")
+        )
+        if not batch or batch[0] != 1 or any(a >= b for a, b in itertools.pairwise(batch)):
+            msg = f"{place}: batch must hold ascending sizes, the first of them 1, not {list(batch)}"
+            raise BadValueError(msg)
+        given = check_list(self.ms, f"{place}: ms", "times")
+        if len(given) != len(batch):
+            msg = f"{place}: ms must hold an entry for each of the {len(batch)} sizes in batch, not {len(given)}"
+            raise BadValueError(msg)
+        several = isinstance(given[0], Iterable)
+        ms = tuple(
+            self._times(times, f"{place}: ms of batch {size}")
+            if several
+            else check_number(times, f"{place}: ms of batch {size}", at_most=MILLISECONDS_MAX)
+            for size, times in zip(batch, given, strict=True)
+        )
+        object.__setattr__(self, "batch", batch)
+        object.__setattr__(self, "ms", ms)
+
+    @staticmethod
+    def _times(given: object, what: str) -> tuple[float, ...]:
+        times = check_list(given, what, "times")
+        if not times:
+            msg = f"{what} must hold at least one time"
+            raise BadValueError(msg)
+        return tuple(sorted(check_number(time, what, at_most=MILLISECONDS_MAX) for time in times))
+
+    @property
+    def mean_ms(self) -> float:
+        """Mean milliseconds for a batch of one."""
+        return math.fsum(self.at(1)) / len(self.at(1))
+
+    def at(self, size: int) -> tuple[float, ...]:
+        """Give the times, in milliseconds and equally likely, that a batch of `size` (1 to the largest) may take."""
+        seen = [times if isinstance(times, tuple) else (times,) for times in self.ms]
+        count = max(map(len, seen))
+        above = bisect.bisect_left(self.batch, size)
+        below = above - (self.batch[above] > size)
+        share = (size - self.batch[below]) / max(self.batch[above] - self.batch[below], 1)
+        return tuple(a + share * (b - a) for a, b in zip(*(_spread(seen[i], count) for i in (below, above)), strict=True))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the inline table that stands for this law in a network file."""
+        ms = [list(times) if isinstance(times, tuple) else times for times in self.ms]
+        return {"law": self.law, "batch": list(self.batch), "ms": ms}
+
+
+def _spread(times: tuple[float, ...], count: int) -> list[float]:
+    """Give `count` equally likely values of times that are sorted."""
+    return [times[(2 * i + 1) * len(times) // (2 * count)] for i in range(count)]
+
+
+Law = Constant | Linear | Exponential | LogNormal | Gamma | Measured | Table
+
+_LAWS: dict[str, type[Law]] = {
+    cls.law: cls for cls in (Constant, Linear, Exponential, LogNormal, Gamma, Measured, Table)
+}
 
 
 def parse(table: object, where: str) -> Law:
@@ -190,7 +275,7 @@ def parse(table: object, where: str) -> Law:
     ----------
     table : mapping
         ``{"law": NAME, ...parameters}`` with NAME one of constant, linear, exponential, lognormal, gamma,
-        measured.
+        measured, table.
     where : str
         Words for error messages, such as ``"network.toml: deployment 'large@cloud': service"``.
 

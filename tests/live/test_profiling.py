@@ -96,7 +96,10 @@ def test_profile_and_collect_on_real_servers_give_what_a_replay_needs(tmp_path):
         common = [str(tmp_path / "inputs.npz"), "--network", str(tmp_path / "network.toml")]
         for command in (
             ["collect", *common, "--out", str(tmp_path / "predictions.parquet")],
-            ["profile", *common, "--out", str(tmp_path / "profiled.toml"), "--seconds", "0.2", "--precision", "0.5"],
+            [
+                *("profile", *common, "--out", str(tmp_path / "profiled.toml"), "--seconds", "0.2"),
+                *("--precision", "0.5", "--table"),
+            ],
         ):
             with pytest.raises(SystemExit) as ended:
                 main(command)
@@ -105,6 +108,9 @@ def test_profile_and_collect_on_real_servers_give_what_a_replay_needs(tmp_path):
     assert len(predictions) == 100
     assert predictions.accuracy("ensemble") > 0.95
     profiled = ci.Network.open(tmp_path / "profiled.toml")
+    law = profiled.deployment("mlp@edge").service
+    assert law.batch == (1, 2, 4, 8)
+    assert min(law.at(8)) >= 7.0
     trace = ci.Trace.poisson(profiled, rate_rps=20, requests=200, samples=100)
     run = ci.replay(trace, predictions, profiled, ci.Forward(score="max_prob", threshold=0.9))
     assert run.summary.latency_us.p50 >= 3.5e3

@@ -14,8 +14,7 @@ REQUESTS = 3000
 ONE = ci.Predictions({"m": ci.ModelOutput(label=[0, 1])}, labels=[0, 1])
 
 
-def replayed(arrivals, levels=None, **deployment):
-    service = ci.service.Linear(2.0, 0.25)
+def replayed(arrivals, levels=None, service=ci.service.Linear(2.0, 0.25), **deployment):
     node = ci.Node("here", 0)
     net = ci.Network([node], [], [], [ci.Deployment("m", "here", service=service, **deployment)])
     trace = ci.Trace(
@@ -79,3 +78,23 @@ def test_a_trace_that_ends_in_the_middle_of_a_batch_is_finished():
     assert run.summary.status["answered"] == 3
     assert load.batches == (0, 0, 1, 0, 0, 0, 0, 0)
     assert run.outcomes()["queue_us"].to_pylist() == [50_000.0, 49_999.99, 49_999.98]
+
+
+def test_a_measured_table_serves_each_size_as_measured():
+    """A table that holds a line is that line; one with several times per size draws each of them as often."""
+    arrivals = np.cumsum(np.random.default_rng(1).exponential(6e5, REQUESTS)).astype(np.int64)
+    line = ci.service.Table([1, 3, 8], [2.25, 2.75, 4.0])
+    setting = {"max_batch": 8, "batch_delay_us": 2000}
+    tables = [replayed(arrivals, service=law, **setting).outcomes() for law in (line, ci.service.Linear(2.0, 0.25))]
+    assert tables[0].drop_columns(["confidence"]).equals(tables[1].drop_columns(["confidence"]))
+    seen = ci.service.Table([1, 4], [[1, 2, 3, 4], [5, 6, 7, 8]])
+    for max_batch in (1, 4):
+        rows = replayed(np.arange(2000) * 10**10, service=seen, instances=1, max_batch=max_batch).outcomes()
+        found = np.unique(rows["service_us"].to_numpy(), return_counts=True)
+        assert found[0].tolist() == [1000, 2000, 3000, 4000]
+        assert np.abs(found[1] - 500).max() < 100
+    burst = replayed([0] * 4, service=seen, instances=1, max_batch=4, batch_delay_us=10).summary
+    assert burst.service_us in (5000, 6000, 7000, 8000)
+    assert burst.stations["m@here"].batches == (0, 0, 0, 1)
+    with pytest.raises(ci.BadValueError, match="'m@here': service law 'table' was measured up to batches of 4, but max"):
+        replayed(arrivals, service=seen, max_batch=5)

@@ -8,6 +8,7 @@ from coinfer._core.plan import Decisions, Evidence, Outputs, Plan
 
 _Leg = tuple[int, int, list[tuple[int, float]], list[tuple[int, int, int, float]]]
 _StationRow = tuple[int, int, list[int], int, int | None, list[int], float]
+_OutageRow = tuple[int, int, int, float, bool, bool]
 
 class Lane:
     def __init__(
@@ -17,7 +18,7 @@ class Lane:
         decisions: Decisions | None,
         enter: Sequence[_Leg],
         back: Sequence[_Leg],
-        members: Sequence[tuple[_Leg, _Leg, tuple[str, float, float, Any], int]],
+        members: Sequence[tuple[_Leg, _Leg, tuple[str, float, float, Any], int, int]],
     ) -> None: ...
 
 class Census:
@@ -64,6 +65,7 @@ class Queues:
         warmup_ns: int = 0,
         gossip_ns: int = 0,
         exact: bool = True,
+        outages: Sequence[_OutageRow] = (),
     ) -> None: ...
     @staticmethod
     def feeds_forward(lanes: Sequence[Lane], stations: Sequence[_StationRow]) -> bool: ...
@@ -80,6 +82,7 @@ class Queues:
     def tally(self) -> dict[str, Any]: ...
     def stations(self) -> list[dict[str, Any]]: ...
     def links(self) -> list[dict[str, Any]]: ...
+    def rescue(self) -> dict[str, int]: ...
     @property
     def in_flight(self) -> int: ...
     @property

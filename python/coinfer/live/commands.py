@@ -313,6 +313,9 @@ def profile(
         float, typer.Option("--precision", help="Measure until the mean is known to this share.")
     ] = 0.03,
     seconds: Annotated[float, typer.Option("--seconds", help="... or for so long per setting.")] = 4.0,
+    table: Annotated[
+        bool, typer.Option("--table", help="Keep the times of each batch size, not a law fitted to them.")
+    ] = False,
     imported: Annotated[
         Path | None, typer.Option("--import", metavar="FILE", help="What perf_analyzer exported (.csv, .json).")
     ] = None,
@@ -344,7 +347,9 @@ def profile(
             raise BadValueError(msg)
         samples, _ = read_inputs(inputs)
         with _progress() as progress:
-            found = profiling.profile(net, samples, precision=precision, seconds=seconds, progress=progress)
+            found = profiling.profile(
+                net, samples, precision=precision, seconds=seconds, table=table, progress=progress
+            )
     found.network.save(target)
     if as_json:
         cli._print_json({"network": str(target), **found.to_dict()})

@@ -3,7 +3,8 @@
 What is measured is what a replay needs: the time from sending a batch of b to having its answer, with nobody else
 there. It holds the server's own work and what the connection adds; queueing is left to the replay, which has the
 arrivals. A deployment that batches gets the law ``linear`` fitted over batch sizes; one that does not, ``constant`` or
-``lognormal``, by its coefficient of variation. Measuring goes on until the mean is known within a few percent.
+``lognormal``, by its coefficient of variation; or each gets a ``table`` of what was measured. Measuring goes on until
+the mean is known within a few percent.
 
 Where somebody has measured already, `imported` reads what perf_analyzer exported.
 """
@@ -38,6 +39,7 @@ __all__ = ["Measured", "Profile", "imported", "profile"]
 
 _CV_CONSTANT = 0.05
 _LEAST = 10
+_QUANTILES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,8 @@ class Measured:
     p50_ms: float
     p99_ms: float
     rows_per_s: float
+    quantiles_ms: tuple[float, ...] = ()
+    """Equally likely times."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,7 @@ def profile(
     concurrency: Sequence[int] = (1, 4),
     precision: float = 0.03,
     seconds: float = 4.0,
+    table: bool = False,
     progress: Callable[[int, int, str], object] | None = None,
 ) -> Profile:
     """Measure every deployment on its server.
@@ -109,6 +114,8 @@ def profile(
         Measure until the 95 % interval of the mean is that share of it on either side...
     seconds : float
         ... or for so long.
+    table : bool
+        Give each deployment the law `service.Table` of what was measured, and measure its largest batch too.
     progress : callable, optional
         Called as ``progress(done, total, what)``.
 
@@ -120,7 +127,8 @@ def profile(
     columns, _ = columns_of(inputs)
     check_number(precision, "precision", above=0.0, at_most=1.0)
     check_number(seconds, "seconds", above=0.0)
-    return asyncio.run(_profile(network, columns, sorted({1, *batches}), concurrency, precision, seconds, progress))
+    batches = sorted({1, *batches})
+    return asyncio.run(_profile(network, columns, batches, concurrency, precision, seconds, table, progress))
 
 
 async def _profile(
@@ -130,6 +138,7 @@ async def _profile(
     concurrency: Sequence[int],
     precision: float,
     seconds: float,
+    table: bool,
     progress: Callable[[int, int, str], object] | None,
 ) -> Profile:
     fleet = Fleet(network, network.deployments, columns, "refuse")
@@ -144,6 +153,8 @@ async def _profile(
             assert asking is not None
             served = await endpoint.connection.batching(asking.model, asking.version)
             at_once = [b for b in batches if b <= served.max_batch]
+            if table and at_once[-1] < served.max_batch:
+                at_once.append(served.max_batch)
             found = []
             for batch in at_once:
                 for many in sorted({1, *concurrency}) if batch == 1 else [1]:
@@ -152,7 +163,8 @@ async def _profile(
                     found.append(await _measure(deployment, endpoint, batch, many, precision, seconds))
             measured += found
             alone = [m for m in found if m.concurrency == 1]
-            made.append(replace(deployment, service=_law(alone), **asdict(served)))
+            law = _table(alone) if table else _law(alone)
+            made.append(replace(deployment, service=law, **asdict(served)))
             answer_kb = 4 * (asking.classes or 1) / 1e3
             sizes[deployment.model] = (endpoint.row_bytes / 1e3, answer_kb)
     finally:
@@ -214,6 +226,7 @@ async def _measure(
         float(np.quantile(ms, 0.5)),
         float(np.quantile(ms, 0.99)),
         len(ms) * batch / span_s,
+        tuple(float(q) for q in np.quantile(ms, (np.arange(_QUANTILES) + 0.5) / _QUANTILES)),
     )
 
 
@@ -234,6 +247,11 @@ def _law(found: Sequence[Measured]) -> laws.Law:
     if base <= 0:
         return laws.Linear(0.0, float((mean * batch * weight**2).sum() / (batch**2 * weight**2).sum()))
     return laws.Linear(float(base), float(each))
+
+
+def _table(found: Sequence[Measured]) -> laws.Law:
+    """Keep what was measured alone, size by size."""
+    return laws.Table([m.batch for m in found], [m.quantiles_ms for m in found])
 
 
 def _spread(mean_ms: float, cv: float) -> laws.Law:

@@ -107,6 +107,8 @@ def _served(deployment: Deployment, mean_ns: Any, rng: np.random.Generator, rand
             return rng.lognormal(np.log(max(mean_ns, 1e-9)) - spread / 2, np.sqrt(spread), _DRAWS)
         case laws.Gamma(cv=cv) if cv > 0:
             return rng.gamma(1 / (cv * cv), mean_ns * cv * cv, _DRAWS)
+        case laws.Table() as law:
+            return rng.choice(np.array(law.at(1)) * 1e6, _DRAWS)
     return mean_ns
 
 

@@ -43,6 +43,7 @@ struct Consult {
   Leg down;
   Service service;
   std::int64_t pico_usd = 0;
+  std::int64_t median_ns = 0;  // of the service
 };
 
 struct Lane {

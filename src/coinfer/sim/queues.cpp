@@ -8,6 +8,7 @@
 #include <unordered_map>
 
 #include "coinfer/sim/agenda.hpp"
+#include "coinfer/sim/outages.hpp"
 #include "coinfer/sim/queues_core.hpp"
 
 namespace coinfer {
@@ -18,7 +19,22 @@ std::uint16_t members_of(const Stage& stage) { return static_cast<std::uint16_t>
 
 constexpr std::uint16_t whole_batch = UINT16_MAX;
 
-enum Phase : std::uint8_t { entering, going_up, coming_down, going_back };
+/// Where a request is on its way. After `going_back`, events of networks with outages: an answer at its host, news of a
+/// failure, the next attempt at a member or at the host, and (of a place) that it goes down.
+enum Phase : std::uint8_t {
+  entering,
+  going_up,
+  coming_down,
+  going_back,
+  arrived,
+  failing,
+  asking,
+  setting_out,
+  striking
+};
+
+/// Why a member did not answer.
+enum Reason : std::uint8_t { refused, full, unheard };
 
 /// One request under way.
 struct Flight {
@@ -64,6 +80,23 @@ struct Trouble {
   std::uint8_t timely_by = 0;
 };
 
+/// Consulting one member, where outages are: one consultation may take several attempts.
+struct Attempt {
+  std::int64_t sent = 0;
+  std::uint8_t count = 0;
+  bool open = false;      // sent, and nothing heard yet
+  bool borrowed = false;  // a retry, from the budget
+};
+
+/// Going to the host of a stage, where outages are.
+struct Trip {
+  Attempt attempt;
+  std::int64_t until = 0;   // nobody waits longer
+  std::uint8_t before = 0;  // where it came from
+  bool lost = false;        // its host is down
+  bool failed = false;      // some member, for good
+};
+
 struct Waiting {
   std::uint64_t request = 0;
   std::int64_t since = 0;
@@ -85,6 +118,20 @@ struct Place {
   float gossip_us = 0.0F;
 };
 
+/// What a station is working on, where outages are.
+struct Job {
+  Waiting who;
+  std::int64_t began = 0;
+  std::int64_t service = 0;
+  std::uint32_t batch = UINT32_MAX;  // instead of `who`
+};
+
+struct Ward {
+  std::vector<Job> jobs;
+  std::uint16_t strikes = 0;  // so far; what began before the last will not be completed
+  Breaker breaker;
+};
+
 struct Wire {
   std::int64_t free = 0;
 };
@@ -93,7 +140,7 @@ struct Wire {
 
 namespace {
 
-template <bool Listed>
+template <bool Listed, bool Faulty>
 class Loop final : public Queues::Core {
  public:
   Loop(std::vector<Lane> lanes, std::span<const Label> truth, std::size_t classes, std::uint64_t seed,
@@ -102,6 +149,15 @@ class Loop final : public Queues::Core {
         places_(config_.size()),
         wires_(links) {
     for (std::size_t d = 0; d < config_.size(); ++d) places_[d].free.assign(config_[d].instances, INT64_MIN);
+    if constexpr (Faulty) {
+      wards_.resize(config_.size());
+      options_.outages.resize(config_.size() + links);
+      for (std::uint32_t d = 0; d < config_.size(); ++d) {
+        for (const Window& window : options_.outages[d]) {
+          if (window.down()) agenda_.push({window.from, order_of(Happening::timer, 0, d, 1), {d, 0, striking, 0}});
+        }
+      }
+    }
   }
 
   std::uint64_t in_flight() const noexcept override { return flights_.size() - idle_.size(); }
@@ -140,6 +196,10 @@ class Loop final : public Queues::Core {
   std::int64_t now_arrival_ = 0;
   std::vector<std::vector<Waiting>> batches_;
   std::vector<std::uint32_t> idle_batches_;
+  std::vector<Ward> wards_;        // [station], where outages are; so too:
+  std::vector<Attempt> attempts_;  // [slot][member of the group]
+  std::vector<Trip> trips_;        // [slot]
+  Budget budget_;
 
   const Lane& lane_of(const Flight& flight) const noexcept { return lanes_[flight.lane]; }
   Part& part(std::uint32_t slot, std::uint16_t member) noexcept { return parts_[slot * width_ + member]; }
@@ -163,13 +223,26 @@ class Loop final : public Queues::Core {
   void perform(const Event& event) {
     switch (kind_of(event.order)) {
       case Happening::completion: return complete(event.time, place_of(event.order), event.token);
-      case Happening::decision: return decide(event.token.slot, event.time, true);
+      case Happening::decision:
+        if constexpr (Faulty) {
+          switch (event.token.phase) {
+            case arrived: return close(event.token, event.time, true);
+            case failing: return hear(event.token, event.time);
+            case asking: return ask(event.token, event.time);
+            case setting_out: return set_out(event.token.slot, event.time);
+            default: break;
+          }
+        }
+        return decide(event.token.slot, event.time, true);
       case Happening::arrival: {
         const std::uint32_t place = place_of(event.order);
         if (place >= config_.size()) return send(event.time, event.token);
         return arrive(event.time, place, event.token);
       }
       case Happening::timer:
+        if constexpr (Faulty) {
+          if (event.token.phase == striking) return strike(event.token.slot, event.time);
+        }
         if (places_[place_of(event.order)].timer == event.time) {
           places_[place_of(event.order)].timer = -1;
           form(place_of(event.order), event.time);
@@ -185,10 +258,15 @@ class Loop final : public Queues::Core {
       flights_.emplace_back();
       parts_.resize(parts_.size() + width_);
       visited_.resize(visited_.size() + stages_);
+      if constexpr (Faulty) {
+        attempts_.resize(attempts_.size() + width_);
+        trips_.emplace_back();
+      }
     } else {
       slot = idle_.back();
       idle_.pop_back();
       flights_[slot] = Flight{};
+      if constexpr (Faulty) trips_[slot] = Trip{};
     }
     if (request >> request_bits != 0) throw std::invalid_argument("at most 2^37 requests");
     ++arrived_;
@@ -224,6 +302,14 @@ class Loop final : public Queues::Core {
   void enter(std::uint32_t slot, std::size_t stage, std::int64_t at, bool tail) {
     Flight& flight = flights_[slot];
     flight.stage = static_cast<std::uint8_t>(stage);
+    if constexpr (Faulty) {
+      Trip& trip = trips_[slot];
+      return_loan(trip.attempt);
+      trip.attempt = Attempt{};
+      trip.until = at > forever - patience_ns ? forever : at + patience_ns;
+      trip.until = std::min(trip.until, flight.deadline);
+      return set_out(slot, at);
+    }
     follow(at, {slot, 0, entering, 0}, tail);
   }
 
@@ -234,7 +320,17 @@ class Loop final : public Queues::Core {
       case entering: return lane.enter[flight.from * stages + flight.stage];
       case going_up: return lane.members[lane.plan->stages[flight.stage].first + token.member].up;
       case coming_down: return lane.members[lane.plan->stages[flight.stage].first + token.member].down;
-      default: return lane.back[flight.stage];
+      default: return back_of(flight);
+    }
+  }
+
+  /// The way back from where the request is: its stage's host, unless it never got there.
+  const Leg& back_of(const Flight& flight) const noexcept {
+    if constexpr (Faulty) {
+      static const Leg none{};
+      return flight.from == 0 ? none : lane_of(flight).back[flight.from - std::size_t{1}];
+    } else {
+      return lane_of(flight).back[flight.stage];
     }
   }
 
@@ -260,6 +356,13 @@ class Loop final : public Queues::Core {
           const auto place = static_cast<std::uint32_t>(config_.size()) + hop.link;
           return next({at, order_of(Happening::arrival, flight.request, place, token.member), token}, tail);
         }
+        if constexpr (Faulty) {
+          const std::int64_t open = up_again(outages_of(hop), at);
+          if (open != at && going(token)) return turn_back(token, at);
+          delay(flights_[token.slot], token, open - at);
+          at = open + slowed(outages_of(hop), open, pass(hop, flight.request, draw));
+          continue;
+        }
         at += pass(hop, flight.request, draw);
       }
     }
@@ -270,7 +373,12 @@ class Loop final : public Queues::Core {
         const std::uint32_t place = lane_of(flight).plan->members[member_of(flight, token)].deployment;
         return next({at, order_of(Happening::arrival, flight.request, place, token.member), token}, tail);
       }
-      case coming_down: return close(token, at, tail);
+      case coming_down:
+        if constexpr (Faulty) {
+          token.phase = arrived;
+          return next({at, order_of(Happening::decision, flight.request, 0, token.member), token}, tail);
+        }
+        return close(token, at, tail);
       default: return end(token.slot, at, false);
     }
   }
@@ -295,23 +403,35 @@ class Loop final : public Queues::Core {
     Flight& flight = flights_[token.slot];
     const Hop& hop = leg_of(flight, token).hops[token.hop];
     Wire& wire = wires_[hop.link];
-    const std::int64_t start = std::max(at, wire.free);
-    wire.free = start + hop.send_ns;
-    if (token.phase == going_up || token.phase == coming_down) {
-      part(token.slot, token.member).queue += start - at;
-    } else {
-      flight.queue += start - at;
+    std::int64_t start = std::max(at, wire.free);
+    std::int64_t send = hop.send_ns;
+    if constexpr (Faulty) {
+      if (going(token) && up_again(outages_of(hop), at) != at) return turn_back(token, at);
+      start = up_again(outages_of(hop), start);
+      send = slowed(outages_of(hop), start, send);
     }
+    wire.free = start + send;
+    delay(flight, token, start - at);
     if (flight.counted) {
       Load& load = link_loads_[hop.link];
       ++load.served;
-      load.busy_ns += hop.send_ns;
+      load.busy_ns += send;
       load.wait_ns += start - at;
       load.wait_ns_max = std::max(load.wait_ns_max, start - at);
     }
-    const std::int64_t there = wire.free + pass(hop, flight.request, draw_of(flight, token));
+    std::int64_t passing = pass(hop, flight.request, draw_of(flight, token));
+    if constexpr (Faulty) passing = slowed(outages_of(hop), wire.free, passing);
+    const std::int64_t there = wire.free + passing;
     ++token.hop;
     follow(there, token, true);
+  }
+
+  void delay(Flight& flight, const Token& token, std::int64_t ns) noexcept {
+    if (token.phase == going_up || token.phase == coming_down) {
+      part(token.slot, token.member).queue += ns;
+    } else {
+      flight.queue += ns;
+    }
   }
 
   /// A request at the host of its stage: consult the members.
@@ -324,15 +444,28 @@ class Loop final : public Queues::Core {
     flight.pico += lane.enter[flight.from * stages + flight.stage].pico_usd;
     ++flight.travelled;
     visited(slot)[flight.consulted++] = flight.stage;
+    if constexpr (Faulty) trips_[slot].before = flight.from;
     flight.from = static_cast<std::uint8_t>(flight.stage + 1);
     flight.pending = static_cast<std::uint16_t>(stage.count);
     for (std::uint16_t m = 0, count = members_of(stage); m < count; ++m) {
+      part(slot, m) = Part{};
+      if constexpr (Faulty) {
+        if (!attempt(slot, m).open) continue;
+        attempt(slot, m).sent = at;
+      }
       const Consult& member = lane.members[stage.first + m];
       flight.pico += member.pico_usd + member.up.pico_usd + member.down.pico_usd;
-      part(slot, m) = Part{};
     }
     const auto count = static_cast<std::uint16_t>(stage.count);
-    for (std::uint16_t m = 0; m < count; ++m) follow(at, {slot, m, going_up, 0}, tail && count == 1);
+    for (std::uint16_t m = 0; m < count; ++m) {
+      if constexpr (Faulty) {
+        if (!attempt(slot, m).open) {
+          tell(slot, m, at, refused);
+          continue;
+        }
+      }
+      follow(at, {slot, m, going_up, 0}, tail && count == 1);
+    }
   }
 
   void begin_service(std::uint32_t place, std::uint32_t slot, std::uint16_t member, std::int64_t since,
@@ -357,7 +490,11 @@ class Loop final : public Queues::Core {
 
   std::int64_t draw_service(const Flight& flight, std::uint16_t member, std::uint32_t place, std::size_t size) const {
     const Station& station = config_[place];
-    if (!station.batch_ns.empty()) return station.batch_ns[size - 1];
+    if (!station.batch_ns.empty()) {
+      const std::size_t choices = station.choices();
+      return station
+          .batch_ns[(size - 1) * choices + (choices == 1 ? 0 : Service::choose(seed_, flight.request, place, choices))];
+    }
     const Lane& lane = lane_of(flight);
     return lane.members[lane.plan->stages[flight.stage].first + member].service.draw(seed_, flight.request, place,
                                                                                      flight.sample);
@@ -366,10 +503,16 @@ class Loop final : public Queues::Core {
   /// A member without an answer: turned away, or late in the queue.
   void fail(Token token, std::int64_t at, std::int64_t since, bool rejected, std::uint32_t place, bool tail) {
     Part& p = part(token.slot, token.member);
+    token.phase = coming_down;
     p.queue += at - since;
     p.answered = false;
     if (flights_[token.slot].counted) ++(rejected ? station_loads_[place].rejected : station_loads_[place].dropped);
+    if constexpr (Faulty) {
+      if (rejected) return tell(token.slot, token.member, at + leg_of(flights_[token.slot], token).ns, full);
+      late(token, at);
+    }
     (rejected ? flights_[token.slot].troubled : flights_[token.slot].dropped) = true;
+    if (rejected) at += leg_of(flights_[token.slot], token).ns;  // the news takes the way back, and meets nobody
     close(token, at, tail);
   }
 
@@ -406,6 +549,10 @@ class Loop final : public Queues::Core {
     const Station& station = config_[place];
     Place& p = places_[place];
     const Flight& flight = flights_[token.slot];
+    if constexpr (Faulty) {
+      const Window* window = window_at(options_.outages[place], at);
+      if (window != nullptr && window->down()) return turn_away(token, place, *window, at);
+    }
     const bool instance = station.instances == 0 || p.busy < station.instances;
     if (station.max_batch == 1) {
       if (instance) return start_one(place, {flight.request, at, token.slot, token.member}, at);
@@ -434,17 +581,23 @@ class Loop final : public Queues::Core {
 
   void start_one(std::uint32_t place, const Waiting& who, std::int64_t at) {
     const Flight& flight = flights_[who.slot];
-    const std::int64_t service = draw_service(flight, who.member, place, 1);
+    std::int64_t service = draw_service(flight, who.member, place, 1);
+    Token token{who.slot, who.member, coming_down, 0};
+    if constexpr (Faulty) {
+      service = slowed(options_.outages[place], at, service);
+      mark(token, place, {who, at, service});
+    }
     begin_service(place, who.slot, who.member, who.since, at, service);
     begin_batch(place, 1, service, flight.counted);
     ++places_[place].busy;
-    agenda_.push({at + service,
-                  order_of(Happening::completion, who.request, place, who.member),
-                  {who.slot, who.member, coming_down, 0}});
+    agenda_.push({at + service, order_of(Happening::completion, who.request, place, who.member), token});
   }
 
   void complete(std::int64_t at, std::uint32_t place, Token token) {
     if (watched_) touch(place, at);
+    if constexpr (Faulty) {
+      if (!unmark(token, place)) return;
+    }
     Place& p = places_[place];
     --p.busy;
     if (token.member == whole_batch) {
@@ -546,12 +699,16 @@ class Loop final : public Queues::Core {
       }
       p.formed_requests -= batch.size();
       const Flight& first = flights_[batch.front().slot];
-      const std::int64_t service = draw_service(first, batch.front().member, place, batch.size());
+      std::int64_t service = draw_service(first, batch.front().member, place, batch.size());
+      Token token{id, whole_batch, 0, 0};
+      if constexpr (Faulty) {
+        service = slowed(options_.outages[place], at, service);
+        mark(token, place, {{}, at, service, id});
+      }
       for (const Waiting& who : batch) begin_service(place, who.slot, who.member, who.since, at, service);
       begin_batch(place, batch.size(), service, first.counted);
       ++p.busy;
-      agenda_.push(
-          {at + service, order_of(Happening::completion, batch.front().request, place), {id, whole_batch, 0, 0}});
+      agenda_.push({at + service, order_of(Happening::completion, batch.front().request, place), token});
     }
   }
 
@@ -559,6 +716,7 @@ class Loop final : public Queues::Core {
   void close(Token token, std::int64_t at, bool tail) {
     Flight& flight = flights_[token.slot];
     part(token.slot, token.member).back_at = at;
+    if constexpr (Faulty) heard(token, at);
     if (--flight.pending > 0) return;
     const Lane& lane = lane_of(flight);
     const Stage& stage = lane.plan->stages[flight.stage];
@@ -572,21 +730,44 @@ class Loop final : public Queues::Core {
     flight.travelled += 2U * stage.count;
     const std::int64_t closed = last.back_at;
     if (flight.dropped) return end(token.slot, closed, true);
-    if (flight.troubled) reconsider(token.slot);
+    if constexpr (Faulty) {
+      if (trips_[token.slot].lost && step_back(token.slot, closed)) return;
+    }
+    settle_down(token.slot, closed, tail);
+  }
+
+  /// All that a stage will say is there.
+  void settle_down(std::uint32_t slot, std::int64_t closed, bool tail) {
+    Flight& flight = flights_[slot];
+    if (flight.troubled) reconsider(slot);
     if (flight.deadline != forever) {
-      const std::int64_t returns = travel(lane.back[flight.stage], seed_, flight.request, flight.travelled);
-      if (closed + returns <= flight.deadline) {
+      if (closed + returning(flight, closed) <= flight.deadline) {
         flight.in_time = flight.consulted;
         if (flight.troubled) {
-          Trouble& trouble = troubles_[token.slot];
+          Trouble& trouble = troubles_[slot];
           trouble.timely_label = trouble.label;
           trouble.timely_score = trouble.score;
           trouble.timely_by = trouble.by;
         }
       }
     }
-    if (flight.itinerary != nullptr && !flight.troubled) return decide(token.slot, closed, tail);
-    next({closed, order_of(Happening::decision, flight.request, 0), {token.slot, 0, 0, 0}}, tail);
+    if (flight.itinerary != nullptr && !flight.troubled) return decide(slot, closed, tail);
+    next({closed, order_of(Happening::decision, flight.request, 0), {slot, 0, 0, 0}}, tail);
+  }
+
+  /// How long an answer given now would take back to the ingress, if it met nobody.
+  std::int64_t returning(const Flight& flight, std::int64_t at) const {
+    const Leg& leg = back_of(flight);
+    if constexpr (Faulty) {
+      if (leg.hops.empty()) return travel(leg, seed_, flight.request, flight.travelled);
+      std::int64_t there = at;
+      for (const Hop& hop : leg.hops) {
+        there = up_again(outages_of(hop), there);
+        there += slowed(outages_of(hop), there, hop.send_ns + pass(hop, flight.request, flight.travelled));
+      }
+      return there - at;
+    }
+    return travel(leg, seed_, flight.request, flight.travelled);
   }
 
   View view_of(const Flight& flight, std::int64_t at) const noexcept {
@@ -677,7 +858,12 @@ class Loop final : public Queues::Core {
     Outcome out;
     out.consulted = flight.consulted;
     out.settled = flight.consulted == 0 ? 0 : visited(slot)[flight.consulted - 1];
-    out.pico_usd = flight.pico + (flight.consulted > 0 ? lane.back[out.settled].pico_usd : 0);
+    out.pico_usd = flight.pico;
+    if constexpr (Faulty) {
+      out.pico_usd += back_of(flight).pico_usd;
+    } else if (flight.consulted > 0) {
+      out.pico_usd += lane.back[out.settled].pico_usd;
+    }
     late = late || at > flight.deadline;
     std::int64_t ended = at;
     std::size_t counts = flight.consulted;
@@ -709,7 +895,13 @@ class Loop final : public Queues::Core {
       out.answer = evidence.labels(out.answered_by)[flight.sample];
       if (out.answer != no_answer) out.confidence = evidence.scores(out.answered_by)[flight.sample];
     }
-    out.status = conclude(out.answer, missing, late, flight.troubled);
+    if constexpr (Faulty) give_up(slot);
+    const bool rejected = flight.troubled && (!Faulty || !trips_[slot].failed);
+    out.status = conclude(out.answer, missing, late, rejected);
+    if constexpr (Faulty) {
+      const bool failed = flight.troubled || trips_[slot].failed;
+      rescue_.fell_back += flight.counted && failed && out.status == Status::degraded ? 1 : 0;
+    }
     const Label truth = ledger_.truth(flight.sample);
     const bool ended_well = out.status == Status::answered || out.status == Status::degraded;
     if (truth >= 0 && ended_well) out.correct = out.answer == truth ? 1 : 0;
@@ -723,6 +915,287 @@ class Loop final : public Queues::Core {
     if (flight.troubled) troubles_.erase(slot);
     ++ended_;
     idle_.push_back(slot);
+  }
+
+  // Outages. A request in trouble is somewhere between `tell` (news of a failure is on its way) and `hear`.
+
+  Attempt& attempt(std::uint32_t slot, std::uint16_t member) noexcept { return attempts_[slot * width_ + member]; }
+  std::uint32_t place_at(const Flight& flight, std::uint16_t member) const noexcept {
+    const Plan& plan = *lane_of(flight).plan;
+    return plan.members[plan.stages[flight.stage].first + member].deployment;
+  }
+  Breaker& breaker(const Flight& flight, std::uint16_t member) noexcept {
+    return wards_[place_at(flight, member)].breaker;
+  }
+  std::int64_t median_of(const Flight& flight, std::uint16_t member) const noexcept {
+    const Lane& lane = lane_of(flight);
+    return lane.members[lane.plan->stages[flight.stage].first + member].median_ns;
+  }
+  const Windows& outages_of(const Hop& hop) const noexcept { return options_.outages[config_.size() + hop.link]; }
+  static bool going(const Token& token) noexcept { return token.phase == entering || token.phase == going_up; }
+
+  /// Send a request to the host of its stage, if some member of it may be asked.
+  void set_out(std::uint32_t slot, std::int64_t at) {
+    Flight& flight = flights_[slot];
+    Trip& trip = trips_[slot];
+    const Stage& stage = lane_of(flight).plan->stages[flight.stage];
+    trip.lost = false;
+    ++trip.attempt.count;
+    trip.attempt.sent = at;
+    bool any = false;
+    for (std::uint16_t m = 0, count = members_of(stage); m < count; ++m) {
+      Attempt& one = attempt(slot, m);
+      one = {at, trip.attempt.count, breaker(flight, m).allows(at), false};
+      if (one.open) {
+        breaker(flight, m).sent();
+        any = true;
+      } else {
+        rescue_.broken += flight.counted ? 1 : 0;
+      }
+    }
+    if (!any) return stay(slot, at);
+    follow(at, {slot, 0, entering, 0}, true);
+  }
+
+  /// A request that cannot go to a stage: it is where it was, and the stage has said nothing.
+  void stay(std::uint32_t slot, std::int64_t at) {
+    Flight& flight = flights_[slot];
+    const Stage& stage = lane_of(flight).plan->stages[flight.stage];
+    visited(slot)[flight.consulted++] = flight.stage;
+    flight.travelled += 1 + 2U * stage.count;
+    for (std::uint16_t m = 0, count = members_of(stage); m < count; ++m) part(slot, m) = {at, 0, 0, false};
+    flight.troubled = trips_[slot].failed = true;
+    return_loan(trips_[slot].attempt);
+    settle_down(slot, at, true);
+  }
+
+  /// A link that is down: the news comes back as fast as the request went.
+  void turn_back(const Token& token, std::int64_t at) {
+    const Flight& flight = flights_[token.slot];
+    const Hop& hop = leg_of(flight, token).hops[token.hop];
+    const bool silent = window_at(outages_of(hop), at)->silent;
+    if (token.phase == going_up)
+      return tell(token.slot, token.member, 2 * at - attempt(token.slot, token.member).sent,
+                  silent ? unheard : refused);
+    const std::int64_t known = silent ? trips_[token.slot].until : 2 * at - trips_[token.slot].attempt.sent;
+    agenda_.push({std::max(at, known),
+                  order_of(Happening::decision, flight.request, 0),
+                  {token.slot, whole_batch, failing, silent ? unheard : refused}});
+  }
+
+  /// A station that is down.
+  void turn_away(const Token& token, std::uint32_t place, const Window& window, std::int64_t at) {
+    const Flight& flight = flights_[token.slot];
+    if (flight.counted) ++station_loads_[place].refused;
+    const Lane& lane = lane_of(flight);
+    const std::size_t stages = lane.plan->stages.size();
+    const bool moved = !lane.enter[trips_[token.slot].before * stages + flight.stage].hops.empty();
+    if (window.whole && moved && leg_of(flight, {token.slot, token.member, going_up, 0}).hops.empty())
+      trips_[token.slot].lost = true;  // its host is the node that is down
+    const Leg& down = leg_of(flight, {token.slot, token.member, coming_down, 0});
+    tell(token.slot, token.member, at + down.ns, window.silent ? unheard : refused);
+  }
+
+  /// Let the host know, at some time, that a member will not answer; if nobody says so, it waits as long as it can.
+  void tell(std::uint32_t slot, std::uint16_t member, std::int64_t at, Reason why) {
+    if (why == unheard) at = std::max(at, trips_[slot].until);
+    agenda_.push({at, order_of(Happening::decision, flights_[slot].request, 0, member), {slot, member, failing, why}});
+  }
+
+  /// News of a failure: try again, or do without.
+  void hear(const Token& token, std::int64_t at) {
+    const std::uint32_t slot = token.slot;
+    Flight& flight = flights_[slot];
+    const auto why = static_cast<Reason>(token.hop);
+    if (token.member == whole_batch) {  // nobody of the stage was reached
+      const Stage& stage = lane_of(flight).plan->stages[flight.stage];
+      std::int64_t median = 0;
+      for (std::uint16_t m = 0, count = members_of(stage); m < count; ++m) {
+        note(slot, m, at, why);
+        median = std::max(median, median_of(flight, m));
+      }
+      if (at >= flight.deadline) {
+        trips_[slot].failed = true;
+        return end(slot, at, true);
+      }
+      if (!again(slot, 0, trips_[slot].attempt, median, at, why, setting_out)) stay(slot, at);
+      return;
+    }
+    const bool asked = attempt(slot, token.member).open;
+    note(slot, token.member, at, why);
+    if (at >= flight.deadline) {
+      flight.dropped = true;
+    } else if (asked && !trips_[slot].lost &&
+               again(slot, token.member, attempt(slot, token.member), median_of(flight, token.member), at, why,
+                     asking)) {
+      return;
+    }
+    part(slot, token.member) = {at, 0, 0, false};
+    flight.troubled = flight.troubled || !flight.dropped;
+    trips_[slot].failed = trips_[slot].failed || why != full;
+    close({slot, token.member, coming_down, 0}, at, true);
+  }
+
+  /// Tell the breaker what became of an attempt.
+  void note(std::uint32_t slot, std::uint16_t member, std::int64_t at, Reason why) {
+    Attempt& one = attempt(slot, member);
+    if (!one.open) return;
+    one.open = false;
+    Breaker& guard = breaker(flights_[slot], member);
+    if (why == full) {
+      guard.succeeded();  // it is there, and answers
+    } else if (why == refused || at - one.sent >= 2 * median_of(flights_[slot], member)) {
+      guard.failed(at);
+    } else {
+      guard.abandoned();
+    }
+  }
+
+  /// Plan another attempt, if that can help, the budget allows it, and time is left.
+  bool again(std::uint32_t slot, std::uint16_t member, Attempt& one, std::int64_t median, std::int64_t at, Reason why,
+             Phase phase) {
+    if (why == unheard || one.count >= attempts_max) return false;
+    if (!one.borrowed && !budget_.take(in_flight())) return false;
+    one.borrowed = true;
+    const Flight& flight = flights_[slot];
+    const double u = uniforms(seed_, Stream::retry, flight.request, place_at(flight, member), one.count)[0];
+    const std::int64_t pause =
+        to_ns(static_cast<double>(backoff_ns << (std::max<int>(one.count, 1) - 1)) * (0.8 + 0.4 * u));
+    if (at + pause + median >= trips_[slot].until) return false;
+    rescue_.retried += flight.counted ? 1 : 0;
+    agenda_.push({at + pause, order_of(Happening::decision, flight.request, 0, member), {slot, member, phase, 0}});
+    return true;
+  }
+
+  /// Another attempt at one member.
+  void ask(Token token, std::int64_t at) {
+    Flight& flight = flights_[token.slot];
+    Attempt& one = attempt(token.slot, token.member);
+    if (!breaker(flight, token.member).allows(at)) {
+      rescue_.broken += flight.counted ? 1 : 0;
+      return tell(token.slot, token.member, at, refused);
+    }
+    breaker(flight, token.member).sent();
+    ++one.count;
+    one.sent = at;
+    one.open = true;
+    part(token.slot, token.member) = Part{};
+    follow(at, {token.slot, token.member, going_up, 0}, true);
+  }
+
+  /// An answer is there.
+  void heard(const Token& token, std::int64_t at) {
+    Attempt& one = attempt(token.slot, token.member);
+    if (at > flights_[token.slot].deadline) {
+      late(token, at);
+    } else if (one.open) {
+      one.open = false;
+      breaker(flights_[token.slot], token.member).succeeded();
+    }
+    return_loan(one);
+  }
+
+  void late(const Token& token, std::int64_t at) { note(token.slot, token.member, at, unheard); }
+
+  void return_loan(Attempt& one) {
+    if (one.borrowed) budget_.give();
+    one.borrowed = false;
+  }
+
+  /// A request whose host went down under it is where it came from: it sets out again, or does without the stage.
+  bool step_back(std::uint32_t slot, std::int64_t closed) {
+    Flight& flight = flights_[slot];
+    Trip& trip = trips_[slot];
+    const Stage& stage = lane_of(flight).plan->stages[flight.stage];
+    std::int64_t median = 0;
+    for (std::uint16_t m = 0, count = members_of(stage); m < count; ++m) {
+      if (part(slot, m).answered) return false;
+      median = std::max(median, median_of(flight, m));
+    }
+    flight.from = trip.before;
+    if (closed < trip.until) closed += leg_of(flight, {slot, 0, entering, 0}).ns;  // else nobody said so
+    if (again(slot, 0, trip.attempt, median, closed, refused, setting_out)) {
+      --flight.consulted;
+      return true;
+    }
+    settle_down(slot, closed, false);
+    return true;
+  }
+
+  /// Nothing of a request is left behind.
+  void give_up(std::uint32_t slot) {
+    const Flight& flight = flights_[slot];
+    const Stage& stage = lane_of(flight).plan->stages[flight.stage];
+    for (std::uint16_t m = 0, count = members_of(stage); m < count; ++m) {
+      Attempt& one = attempt(slot, m);
+      if (one.open) breaker(flight, m).abandoned();
+      return_loan(one);
+      one = Attempt{};
+    }
+    return_loan(trips_[slot].attempt);
+  }
+
+  /// Note what a station works on; the token says in which of its lives.
+  void mark(Token& token, std::uint32_t place, const Job& job) {
+    Ward& ward = wards_[place];
+    token.phase = static_cast<std::uint8_t>(ward.strikes >> 8);
+    token.hop = static_cast<std::uint8_t>(ward.strikes);
+    ward.jobs.push_back(job);
+  }
+
+  /// Whether work is done, or was lost with an earlier life of its station.
+  bool unmark(Token& token, std::uint32_t place) {
+    Ward& ward = wards_[place];
+    if (ward.strikes != ((static_cast<std::uint32_t>(token.phase) << 8) | token.hop)) return false;
+    const auto found = std::find_if(ward.jobs.begin(), ward.jobs.end(), [&](const Job& job) {
+      return token.member == whole_batch ? job.batch == token.slot
+                                         : job.who.slot == token.slot && job.who.member == token.member;
+    });
+    *found = ward.jobs.back();
+    ward.jobs.pop_back();
+    token.phase = coming_down;
+    token.hop = 0;
+    return true;
+  }
+
+  /// A station goes down, with all whom it holds.
+  void strike(std::uint32_t place, std::int64_t at) {
+    if (watched_) touch(place, at);
+    Place& p = places_[place];
+    Ward& ward = wards_[place];
+    ++ward.strikes;
+    const Window& window = *window_at(options_.outages[place], at);
+    std::vector<Waiting> lost;
+    for (const Job& job : ward.jobs) {
+      const bool whole = job.batch != UINT32_MAX;
+      if (flights_[whole ? batches_[job.batch].front().slot : job.who.slot].counted)
+        station_loads_[place].busy_ns -= job.began + job.service - at;
+      if (!whole) {
+        lost.push_back(job.who);
+        continue;
+      }
+      lost.insert(lost.end(), batches_[job.batch].begin(), batches_[job.batch].end());
+      batches_[job.batch].clear();
+      idle_batches_.push_back(job.batch);
+    }
+    for (const Waiting& who : lost) {
+      if (flights_[who.slot].counted) --station_loads_[place].served;
+    }
+    ward.jobs.clear();
+    for (; !p.formed.empty(); p.formed.pop()) {
+      std::vector<Waiting>& batch = batches_[p.formed.front()];
+      lost.insert(lost.end(), batch.begin(), batch.end());
+      batch.clear();
+      idle_batches_.push_back(p.formed.front());
+    }
+    p.formed_requests = 0;
+    for (auto& [level, line] : p.lines) {
+      for (; !line.empty(); line.pop()) lost.push_back(line.front());
+    }
+    p.busy = 0;
+    p.waiting = 0;
+    p.timer = -1;
+    for (const Waiting& who : lost) turn_away({who.slot, who.member, going_up, 0}, place, window, at);
   }
 
   /// What a node can know of the wait at a stage: the longest of its members.
@@ -773,12 +1246,20 @@ Queues::Queues(std::vector<Lane> lanes, std::span<const Label> truth, std::size_
     core_ = make_feed_forward(std::move(lanes), truth, classes, seed, std::move(stations), links, std::move(outputs),
                               options);
   } else if (options.engine == QueueEngine::events) {
-    core_ = std::make_unique<Loop<true>>(std::move(lanes), truth, classes, seed, std::move(stations), links,
-                                         std::move(outputs), options);
+    const bool faulty = std::any_of(options.outages.begin(), options.outages.end(),
+                                    [](const Windows& windows) { return !windows.empty(); });
+    if (faulty) {
+      core_ = std::make_unique<Loop<true, true>>(std::move(lanes), truth, classes, seed, std::move(stations), links,
+                                                 std::move(outputs), options);
+    } else {
+      core_ = std::make_unique<Loop<true, false>>(std::move(lanes), truth, classes, seed, std::move(stations), links,
+                                                  std::move(outputs), options);
+    }
   } else {
+    if (!options.outages.empty()) throw std::invalid_argument("hops know no outages");
     if (!plain(stations)) throw std::invalid_argument("hops cannot batch, nor bound a queue");
-    core_ = std::make_unique<Loop<false>>(std::move(lanes), truth, classes, seed, std::move(stations), links,
-                                          std::move(outputs), options);
+    core_ = std::make_unique<Loop<false, false>>(std::move(lanes), truth, classes, seed, std::move(stations), links,
+                                                 std::move(outputs), options);
   }
 }
 
@@ -794,6 +1275,7 @@ Tally Queues::tally() const { return core_->tally(); }
 std::span<const Load> Queues::stations() const { return core_->station_loads_; }
 std::span<const Load> Queues::links() const { return core_->link_loads_; }
 std::uint64_t Queues::in_flight() const { return core_->in_flight(); }
+Rescue Queues::rescue() const { return core_->rescue_; }
 std::vector<Ended> Queues::take() { return core_->take(); }
 std::int64_t Queues::span_ns() const { return core_->last_end_ > core_->first_ ? core_->last_end_ - core_->first_ : 0; }
 std::int64_t Queues::arrivals_ns() const {

@@ -16,6 +16,9 @@
 // Deadlines. No stage is entered at or after the deadline, and a station takes nobody from its queue whose deadline has
 // passed; what was started is finished. At the deadline the ingress gives the best answer that can have reached it.
 //
+// Outages (events): a place that is down refuses, and loses whom it holds; the host of a stage retries within a budget,
+// spares endpoints behind an open breaker, and does without a stage that failed. See outages.hpp.
+//
 // The wait ahead that a stop rule sees is what a node can know: nothing while an instance is idle, else (waiting + 1) x
 // mean service / instances; with `gossip_ns`, as it stood at the last multiple of that period.
 #pragma once
@@ -25,6 +28,7 @@
 #include <span>
 #include <vector>
 
+#include "coinfer/sim/outages.hpp"
 #include "coinfer/sim/replay.hpp"
 #include "coinfer/sim/station.hpp"
 
@@ -46,6 +50,15 @@ struct QueueOptions {
   std::uint64_t row_last = UINT64_MAX;
   std::int64_t warmup_ns = 0;  // arrivals before this time are served but not counted
   std::int64_t gossip_ns = 0;
+  std::vector<Windows> outages =
+      {};  // by station, then by directed link; events only. NOLINT(readability-redundant-member-init)
+};
+
+/// What failures made requests do, where outages are.
+struct Rescue {
+  std::uint64_t retried = 0;    // attempts after the first
+  std::uint64_t broken = 0;     // consultations that an open breaker forbade
+  std::uint64_t fell_back = 0;  // requests that ended with the best answer so far because some member failed
 };
 
 class Queues {
@@ -74,6 +87,7 @@ class Queues {
   std::span<const Load> stations() const;
   std::span<const Load> links() const;
   std::uint64_t in_flight() const;
+  Rescue rescue() const;
   /// From the first counted arrival to the end of the last counted request.
   std::int64_t span_ns() const;
   /// From the first to the last counted arrival.

@@ -91,6 +91,7 @@ class Queues::Core {
   std::int64_t first_ = forever;
   std::int64_t last_arrival_ = 0;
   std::int64_t last_end_ = 0;
+  Rescue rescue_;
 
  protected:
   std::vector<Lane> lanes_;

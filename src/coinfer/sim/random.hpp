@@ -24,7 +24,7 @@ constexpr Block philox(Block counter, std::array<std::uint32_t, 2> key) noexcept
 }
 
 /// What a draw is for. Streams never share numbers.
-enum class Stream : std::uint32_t { service, jitter, rule };
+enum class Stream : std::uint32_t { service, jitter, rule, retry };
 
 /// Two uniforms in (0, 1), 53 bits each, for one request and one place (deployment or link).
 inline std::array<double, 2> uniforms(std::uint64_t seed, Stream stream, std::uint64_t request, std::uint32_t place,

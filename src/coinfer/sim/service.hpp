@@ -1,7 +1,9 @@
 // How long a deployment or a link takes: laws, and one rounding to whole nanoseconds (half to even) per duration.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 
 #include "coinfer/sim/random.hpp"
@@ -12,10 +14,10 @@ namespace coinfer {
 inline constexpr double max_ns = 0x1.0p53;
 inline std::int64_t to_ns(double ns) noexcept { return std::llrint(ns < max_ns ? ns : max_ns); }
 
-enum class Law : std::uint8_t { constant, exponential, lognormal, gamma, measured };
+enum class Law : std::uint8_t { constant, exponential, lognormal, gamma, measured, empirical };
 
 /// constant: a. exponential: mean a. lognormal: ln-mean a, ln-deviation b. gamma: scale a, shape b. measured: a x
-/// measured_us[sample]. All in nanoseconds but measured_us.
+/// measured_us[sample]. empirical: one of measured_us[0..b), whose mean is a. All in nanoseconds but measured_us.
 struct Service {
   Law law = Law::constant;
   double a = 0.0;
@@ -32,9 +34,19 @@ struct Service {
       case Law::lognormal:
         return to_ns(std::exp(a + b * normal(uniforms(seed, Stream::service, request, deployment, 0))));
       case Law::gamma: return to_ns(a * standard_gamma(seed, request, deployment));
+      case Law::empirical:
+        return to_ns(static_cast<double>(measured_us[choose(seed, request, deployment, static_cast<std::size_t>(b))]) *
+                     1e3);
       case Law::constant: break;
     }
     return to_ns(a);
+  }
+
+  /// One of `count`, for a request at a deployment.
+  static std::size_t choose(std::uint64_t seed, std::uint64_t request, std::uint32_t deployment,
+                            std::size_t count) noexcept {
+    const double u = uniforms(seed, Stream::service, request, deployment, 0)[0];
+    return std::min(static_cast<std::size_t>(u * static_cast<double>(count)), count - 1);
   }
 
  private:
