@@ -1,13 +1,11 @@
 """A ladder of servers that fail, as SimPy processes: the specification of replays with outages.
 
 Breaker and budget are the live router's own objects (`coinfer.live.guard`), told nanoseconds instead of seconds; a
-consultation is written after its `Router._consult`. Covers chains asked by their ingress, one member per stage, constant
-times, no jitter.
+consultation is written after its `Router._consult`. Covers chains asked by their ingress, one member per stage,
+constant times, no jitter.
 """
 
 from __future__ import annotations
-
-import simpy
 
 from coinfer._core import sim
 from coinfer.live.guard import Breaker, Budget

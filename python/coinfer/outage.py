@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Outage", "rows"]
 
 OutageRow = tuple[int, int, int, float, bool, bool]
-"""Place (deployments, then directed links), from and to in ns, factor (0: down), silent, and whether its node is out."""
+"""Place (deployments, then directed links), from and to in ns, factor (0: down), silent, whether its node is out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -248,7 +248,9 @@ class Table(_Law):
         above = bisect.bisect_left(self.batch, size)
         below = above - (self.batch[above] > size)
         share = (size - self.batch[below]) / max(self.batch[above] - self.batch[below], 1)
-        return tuple(a + share * (b - a) for a, b in zip(*(_spread(seen[i], count) for i in (below, above)), strict=True))
+        return tuple(
+            a + share * (b - a) for a, b in zip(*(_spread(seen[i], count) for i in (below, above)), strict=True)
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the inline table that stands for this law in a network file."""

@@ -251,7 +251,7 @@ def _law(found: Sequence[Measured]) -> laws.Law:
 
 def _table(found: Sequence[Measured]) -> laws.Law:
     """Keep what was measured alone, size by size."""
-    return laws.Table([m.batch for m in found], [m.quantiles_ms for m in found])
+    return laws.Table(tuple(m.batch for m in found), tuple(m.quantiles_ms for m in found))
 
 
 def _spread(mean_ms: float, cv: float) -> laws.Law:

@@ -50,8 +50,7 @@ struct QueueOptions {
   std::uint64_t row_last = UINT64_MAX;
   std::int64_t warmup_ns = 0;  // arrivals before this time are served but not counted
   std::int64_t gossip_ns = 0;
-  std::vector<Windows> outages =
-      {};  // by station, then by directed link; events only. NOLINT(readability-redundant-member-init)
+  std::vector<Windows> outages;  // by station, then by directed link; events only
 };
 
 /// What failures made requests do, where outages are.

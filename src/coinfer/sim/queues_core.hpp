@@ -28,12 +28,12 @@ inline std::int64_t travel(const Leg& leg, std::uint64_t seed, std::uint64_t req
 class Queues::Core {
  public:
   Core(std::vector<Lane> lanes, std::span<const Label> truth, std::size_t classes, std::uint64_t seed,
-       std::vector<Station> stations, std::size_t links, std::vector<Outputs> outputs, const QueueOptions& options)
+       std::vector<Station> stations, std::size_t links, std::vector<Outputs> outputs, QueueOptions options)
       : lanes_(std::move(lanes)),
         seed_(seed),
         config_(std::move(stations)),
         outputs_(std::move(outputs)),
-        options_(options),
+        options_(std::move(options)),
         ledger_(0, 0, 0, 0, {}) {
     if (lanes_.empty()) throw std::invalid_argument("a replay needs at least one lane");
     const std::size_t samples = lanes_.front().evidence->rows;
