@@ -70,6 +70,7 @@ def combine(
     classes: int | None = None,
     probs: bool = False,
     threads: int = 1,
+    out: Combined | None = None,
 ) -> Combined:
     """Combine the answers of several models to the same rows.
 
@@ -94,6 +95,9 @@ def combine(
         Whether to return the combined probabilities too.
     threads : int, default 1
         How many threads may work; does not change any result.
+    out : Combined, optional
+        An earlier result of as many rows, whose arrays are written again: with few classes, fresh memory takes a third
+        of the time.
 
     Returns
     -------
@@ -153,6 +157,7 @@ def combine(
         _core.plan.Outputs("label", None, table) if table.ndim == 1 else _core.plan.Outputs(input, table)
         for table in tables
     ]
+    into = (None, None, None, None) if out is None else _written_again(out, tables, class_count if probs else None)
     label, confidence, margin, combined, unanswered = _core.combine.combine(
         outputs,
         check_weights(weights, count),
@@ -160,8 +165,32 @@ def combine(
         chosen.build(class_count, names, "max_prob"),
         probs,
         threads,
+        into,
     )
     return Combined(label, confidence, margin, combined, unanswered)
+
+
+def _written_again(out: Combined, tables: list[NDArray[Any]], classes: int | None) -> tuple[Any, Any, Any, Any]:
+    """Return the arrays of an earlier result that fit this one; probabilities only if there are `classes` to write."""
+    if not isinstance(out, Combined):
+        msg = f"out must be an earlier result of combine, not {type(out).__name__}"
+        raise BadValueError(msg)
+    rows = len(tables[0])
+    probs = None if classes is None else out.probs
+    for name, array, dtype, shape in (
+        ("label", out.label, np.int32, (rows,)),
+        ("confidence", out.confidence, np.float32, (rows,)),
+        ("margin", out.margin, np.float32, (rows,)),
+        *([] if probs is None else [("probs", probs, np.float32, (rows, classes))]),
+    ):
+        fits = isinstance(array, np.ndarray) and array.shape == shape and array.dtype == dtype
+        if not fits or not array.flags.carray:
+            msg = f"out.{name} must be a writeable, contiguous array of shape {shape} and dtype {np.dtype(dtype)}"
+            raise BadValueError(msg)
+        if any(np.may_share_memory(array, table) for table in tables):
+            msg = f"out.{name} overlaps a member"
+            raise BadValueError(msg)
+    return out.label, out.confidence, out.margin, probs
 
 
 def _chosen(how: str | CombinerSpec) -> tuple[CombinerSpec, str]:

@@ -12,6 +12,12 @@ def combine(
     combiner: Combiner,
     probs: bool,
     threads: int = 1,
+    out: tuple[
+        NDArray[np.int32] | None,
+        NDArray[np.float32] | None,
+        NDArray[np.float32] | None,
+        NDArray[np.float32] | None,
+    ] = ...,
 ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32] | None, int]: ...
 def stack(
     models: Sequence[tuple[int, NDArray[np.float64], NDArray[np.float64]]],

@@ -38,12 +38,13 @@ void Agreement::answer(const float* state, std::size_t rows, std::size_t stage, 
   const auto* before = reinterpret_cast<const Label*>(state + rows * pool_.state_floats());
   const auto asked = static_cast<double>(members_.at(stage));
   pool_.results(state, rows, {.label = labels});
+  const Pool::Sums sums = pool_.sums(state, rows);
   for (std::size_t row = 0; row < rows; ++row) {
     scores[row] = std::numeric_limits<float>::quiet_NaN();
     if (labels[row] == no_answer)
       labels[row] = before[row];
     else if (labels[row] >= 0) {
-      const std::span<const double> votes = pool_.sums(state, row);
+      const std::span<const double> votes = sums[row];
       const bool unique = lead(votes, labels[row]) > 0.0;
       scores[row] = unique ? static_cast<float>(votes[static_cast<std::size_t>(labels[row])] / asked) : 0.0F;
     }

@@ -23,9 +23,10 @@ float rounded_down(double value) noexcept {
 
 void Lead::answer(const float* state, std::size_t rows, std::size_t /*stage*/, Label* labels, float* scores) const {
   pool_.results(state, rows, {.label = labels});
+  const Pool::Sums sums = pool_.sums(state, rows);
   for (std::size_t row = 0; row < rows; ++row) {
-    scores[row] = labels[row] < 0 ? std::numeric_limits<float>::quiet_NaN()
-                                  : rounded_down(lead(pool_.sums(state, row), labels[row]));
+    scores[row] =
+        labels[row] < 0 ? std::numeric_limits<float>::quiet_NaN() : rounded_down(lead(sums[row], labels[row]));
   }
 }
 

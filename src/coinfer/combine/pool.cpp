@@ -8,7 +8,6 @@
 #include <string>
 #include <vector>
 
-#include "coinfer/combine/task.hpp"
 #include "coinfer/cpu.hpp"
 #include "coinfer/status.hpp"
 
@@ -18,6 +17,7 @@ namespace {
 constexpr std::size_t lanes = 16;
 struct Kernels {
   pooling::AddKernel* add;
+  pooling::SettleKernel* settle;
   pooling::FinishKernel* finish;
   pooling::JointKernel* joint;
   pooling::VotesKernel* votes;
@@ -27,10 +27,14 @@ Kernels kernels() {
   switch (implementation()) {
 #if defined(__x86_64__)
     case Isa::avx512:
-      return {pooling::add_avx512, pooling::finish_avx512, pooling::joint_avx512, pooling::votes_avx512};
-    case Isa::avx2: return {pooling::add_avx2, pooling::finish_avx2, pooling::joint_avx2, pooling::votes_avx2};
+      return {pooling::add_avx512, pooling::settle_avx512, pooling::finish_avx512, pooling::joint_avx512,
+              pooling::votes_avx512};
+    case Isa::avx2:
+      return {pooling::add_avx2, pooling::settle_avx2, pooling::finish_avx2, pooling::joint_avx2, pooling::votes_avx2};
 #endif
-    default: return {pooling::add_baseline, pooling::finish_baseline, pooling::joint_baseline, pooling::votes_baseline};
+    default:
+      return {pooling::add_baseline, pooling::settle_baseline, pooling::finish_baseline, pooling::joint_baseline,
+              pooling::votes_baseline};
   }
 }
 
@@ -76,12 +80,16 @@ Pool::Pool(How how, std::size_t classes, Kind score)
   }
 }
 
-std::size_t Pool::state_floats() const noexcept { return (pitch_ + 2) * sizeof(double) / sizeof(float); }
+std::size_t Pool::state_floats() const noexcept {
+  const std::size_t doubles = multiplies() ? 2 * pitch_ + 3 : pitch_ + 2;
+  return doubles * sizeof(double) / sizeof(float);
+}
 
 void Pool::begin(float* state, std::size_t rows) const {
   const State s = parts(state, rows);
   std::fill_n(s.sums, rows * pitch_ + rows, 0.0);
   std::fill_n(s.quiet, rows, no_answer);
+  if (multiplies()) std::fill_n(s.products.count, rows, 0);
 }
 
 void Pool::add(float* state, const Member& member, const Outputs& block, std::uint8_t* answered) const {
@@ -164,6 +172,7 @@ void Pool::add_vectors(float* state, const Member& member, const Outputs& block,
   task.weight = member.weight;
   task.skip = skip.empty() ? nullptr : skip.data();
   task.sums = s.sums;
+  task.products = s.products;
   task.total = s.total;
   task.answered = answered;
   task.scratch = space.get();
@@ -178,13 +187,35 @@ void Pool::answer(const float* state, std::size_t rows, std::size_t /*stage*/, L
 }
 
 void Pool::results(const float* state, std::size_t rows, const Combined& out) const {
-  finish(parts(const_cast<float*>(state), rows), rows, classes_, how_ == How::logpool, out);
+  const State s = parts(const_cast<float*>(state), rows);
+  finish(sums(state, rows).data(), s.total, s.quiet, rows, classes_, how_ == How::logpool, out);
 }
 
 Pool::State Pool::parts(float* state, std::size_t rows) const noexcept {
   auto* sums = reinterpret_cast<double*>(state);
   double* total = sums + rows * pitch_;
-  return {sums, total, reinterpret_cast<Label*>(total + rows)};
+  auto* quiet = reinterpret_cast<Label*>(total + rows);
+  State s{sums, total, quiet, {}};
+  if (multiplies()) {
+    double* weight = total + 2 * rows;
+    auto* mantissa = reinterpret_cast<float*>(weight + rows);
+    s.products = {mantissa, reinterpret_cast<std::int32_t*>(mantissa + rows * pitch_), weight, quiet + rows};
+  }
+  return s;
+}
+
+Pool::Sums Pool::sums(const float* state, std::size_t rows) const {
+  const State s = parts(const_cast<float*>(state), rows);
+  Sums sums;
+  sums.pitch_ = pitch_;
+  sums.classes_ = classes_;
+  sums.sums_ = s.sums;
+  if (multiplies()) {
+    sums.own_ = std::make_unique_for_overwrite<double[]>(rows * pitch_);
+    sums.sums_ = sums.own_.get();
+    kernels().settle({s.sums, s.products, rows, pitch_, sums.own_.get()});
+  }
+  return sums;
 }
 
 bool plain(const Member& member, const Outputs& outputs, std::size_t classes) noexcept {
@@ -192,12 +223,13 @@ bool plain(const Member& member, const Outputs& outputs, std::size_t classes) no
          outputs.classes == classes && member.abstain.empty();
 }
 
-void finish(const Pool::State& state, std::size_t rows, std::size_t classes, bool logs, const Combined& out) {
+void finish(const double* sums, const double* total, const Label* otherwise, std::size_t rows, std::size_t classes,
+            bool logs, const Combined& out) {
   const std::size_t pitch = rounded(classes);
   const auto space = scratch(lanes * pitch);
-  kernels().finish({state.sums,
-                    state.total,
-                    state.quiet,
+  kernels().finish({sums,
+                    total,
+                    otherwise,
                     rows,
                     classes,
                     pitch,

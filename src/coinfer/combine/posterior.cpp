@@ -202,9 +202,10 @@ void Probable::add(float* state, const Member& member, const Outputs& block, std
 
 void Probable::answer(const float* state, std::size_t rows, std::size_t stage, Label* labels, float* scores) const {
   pool_.results(state, rows, {.label = labels});
+  const Pool::Sums sums = pool_.sums(state, rows);
   for (std::size_t row = 0; row < rows; ++row) {
     scores[row] = labels[row] < 0 ? std::numeric_limits<float>::quiet_NaN()
-                                  : (*posterior_)(pool_.sums(state, row), labels[row], to_come_.at(stage));
+                                  : (*posterior_)(sums[row], labels[row], to_come_.at(stage));
   }
 }
 

@@ -2,13 +2,15 @@
 // instruction set.
 //
 // A mean is a sum of w p over members and a pool of logarithms a sum of w log2 p: both are sums in double, member after
-// member, which Add does one member at a time and Joint all at once with the same operations in the same order. What
-// follows is done in float32 on sixteen rows at a time: the sums are divided by the weight that was present and
-// rounded; then the largest and second-largest entry are found (and, of logarithms, the mass S of 2^(x - max)).
+// member, which Add does one member at a time and Joint all at once with the same operations in the same order. Members
+// of equal weight share a logarithm, which is most of what a pool costs: their probabilities are multiplied first, as
+// mantissas and exponents, so that no product is too small. What follows is done in float32 on sixteen rows at a time:
+// the sums are divided by the weight that was present and rounded; then the largest and second-largest entry are found
+// (and, of logarithms, the mass S of 2^(x - max)).
 //
-// Up to 16 classes the sixteen rows are transposed: lane = row, and S runs over the classes in order. Beyond, lane =
-// class mod 16: S is summed down the lanes, then over the lanes in order. The order depends on the number of classes
-// alone, so a row alone and a row in bulk have equal bits.
+// Up to 128 classes the sixteen rows are transposed: lane = row, and S runs over the classes in order, sixteen to a
+// partial sum. Beyond, lane = class mod 16: S is summed down the lanes, then over the lanes in order. The order depends
+// on the number of classes alone, so a row alone and a row in bulk have equal bits.
 //
 // Rounding to float32 may make neighbours equal; where the largest two are closer than that could explain, the label is
 // looked up in the sums themselves, so that equal sums alone are a tie.
@@ -26,10 +28,12 @@ constexpr float infinity = __builtin_inff();
 constexpr float biggest = 3.40282347e+38F;
 constexpr float smallest = 1.17549435e-38F;  // 2^-126, the least normal float32
 constexpr float lowest_exponent = -126.0F;
+constexpr float most_probable = 1.25F;   // of factors, for products of three in (2^-126, 2^127) to stay there
 constexpr float close_share = 0x1p-16F;  // of the largest probability
 constexpr float close_bits = 0x1p-16F;   // between logarithms to base 2
 constexpr std::ptrdiff_t lanes = 16;
-constexpr std::ptrdiff_t ahead = 1024;  // floats to prefetch ahead: one page, where the CPU's own prefetching ends
+constexpr std::ptrdiff_t narrow_classes = 128;  // at most, for sixteen rows to be transposed
+constexpr std::ptrdiff_t ahead = 512;           // floats to prefetch ahead
 
 template <class L>
 struct Rows {
@@ -51,10 +55,9 @@ struct Rows {
     return L::as_float(L::as_int(p) + L::template shift_left<23>(L::as_int(shifted)));
   }
 
-  /// log2(x) of normal x > 0: exact at powers of two, else within 2^-23 of its size plus 1.2e-7. No division: the
-  /// logarithm of every entry is what a pool costs. The polynomial is summed in pairs, so that few operations wait for
-  /// one another.
-  static COINFER_INLINE Float log2(Float x) {
+  /// log2(2^exponent x) of normal x > 0: exact at powers of two, else within 2^-23 of its size plus 1.2e-7. No
+  /// division. The polynomial is summed in pairs, so that few operations wait for one another.
+  static COINFER_INLINE Float log2(Float x, Int exponent) {
     constexpr std::int32_t sqrt_half = 0x3F3504F3;
     const Int n = L::template shift_right<23>(L::as_int(x) - L::fill(sqrt_half));
     const Float f = L::as_float(L::as_int(x) - L::template shift_left<23>(n)) - L::fill(1.0F);
@@ -64,11 +67,55 @@ struct Rows {
     const Float d = L::fma(f, L::fill(-0x1.2a7c10p-3F), L::fill(0x1.e526c6p-3F));
     const Float f2 = f * f;
     const Float p = L::fma(f2 * f2, L::fma(f2, d, c), L::fma(f2, b, a));
-    return L::fma(f, p, L::to_float(n));
+    return L::fma(f, p, L::to_float(n + exponent));
   }
 
   /// The logarithm of a probability; zero and denormals count as 2^-126.
-  static COINFER_INLINE Float log_of(Float p) { return log2(L::max(p, L::fill(smallest))); }
+  static COINFER_INLINE Float log_of(Float p) { return log2(L::max(p, L::fill(smallest)), L::fill(0)); }
+
+  /// A product of probabilities: the mantissas, each in [1, 2), multiplied, and the exponents, each 127 too large,
+  /// added.
+  struct Product {
+    Float mantissa;
+    Int exponent;
+
+    explicit COINFER_INLINE Product(Float p) {
+      const Int bits = L::as_int(L::max(p, L::fill(smallest)));
+      mantissa = L::as_float((bits & L::fill(0x007FFFFF)) | L::fill(0x3F800000));
+      exponent = L::template shift_right<23>(bits);
+    }
+    COINFER_INLINE Product(const float* m, const std::int32_t* e) : mantissa(L::load(m)), exponent(L::load(e)) {}
+    COINFER_INLINE void times(const Product& more) {
+      mantissa = mantissa * more.mantissa;
+      exponent = exponent + more.exponent;
+    }
+    COINFER_INLINE Float log(std::int32_t count) const { return log2(mantissa, exponent - L::fill(127 * count)); }
+  };
+
+  /// The same product of factors up to `most_probable`, of which two fit a float32 if one of them is scaled: rounding
+  /// does not see a power of two. So every other factor is taken apart only.
+  struct Pairs {
+    Float product;
+    Int exponent;
+
+    COINFER_INLINE Pairs() : product(L::fill(1.0F)), exponent(L::fill(0)) {}
+    COINFER_INLINE void times(Float p, std::int32_t index) {
+      const Float x = L::max(p, L::fill(smallest));
+      if (index == 0) {
+        product = x * L::fill(0x1p126F);
+      } else if (index % 2 != 0) {
+        product = product * x;
+      } else {
+        const Int bits = L::as_int(product);
+        exponent = exponent + L::template shift_right<23>(bits);
+        product = L::as_float((bits & L::fill(0x007FFFFF)) | L::fill(0x3F800000)) * (x * L::fill(0x1p126F));
+      }
+    }
+    COINFER_INLINE Float log(std::int32_t count) const {
+      const std::int32_t scaled = (count + 1) / 2, apart = (count - 1) / 2;
+      return log2(product, exponent - L::fill(126 * scaled + 127 * apart));
+    }
+  };
 
   static COINFER_INLINE Float exponent(Float z, Float max, Float scale) {
     return L::max(L::fill(lowest_exponent), (z - max) * scale);
@@ -87,7 +134,7 @@ struct Rows {
     Float max, second, mass;
   };
 
-  /// Columns of sixteen rows, for up to sixteen classes: entry j of every row at 16 j. Rows behind the n-th are zeros.
+  /// Columns of sixteen rows, for few classes: entry j of every row at 16 j. Rows behind the n-th are zeros.
   static COINFER_INLINE void transpose(const float* rows, std::ptrdiff_t stride, std::ptrdiff_t n,
                                        std::ptrdiff_t classes, float* columns) {
     Float out[4];
@@ -105,14 +152,15 @@ struct Rows {
       L::store(columns + lanes, out[1]);
       return;
     }
-    alignas(64) float padded[lanes * lanes];
+    alignas(64) float padded[lanes * narrow_classes];
     for (std::ptrdiff_t i = 0; i < lanes; ++i) {
-      const bool real = i < n;
-      L::store(padded + lanes * i,
-               real ? L::load_first(rows + i * stride, static_cast<unsigned>(classes), 0.0F) : L::fill(0.0F));
+      for (std::ptrdiff_t j = 0; j < classes; j += lanes) {
+        L::store(padded + narrow_classes * i + j,
+                 i < n ? L::load_first(rows + i * stride + j, left(classes, j), 0.0F) : L::fill(0.0F));
+      }
     }
     for (std::ptrdiff_t j = 0; j < classes; j += 4) {
-      L::columns4(padded + j, lanes, out);
+      L::columns4(padded + j, narrow_classes, out);
       for (std::ptrdiff_t k = 0; k < 4; ++k) L::store(columns + lanes * (j + k), out[k]);
     }
   }
@@ -123,7 +171,7 @@ struct Rows {
   template <bool mass>
   static COINFER_INLINE Block narrow(const float* rows, std::ptrdiff_t stride, std::ptrdiff_t n, std::ptrdiff_t classes,
                                      float scale, std::int32_t* label) {
-    alignas(64) float columns[lanes * lanes];
+    alignas(64) float columns[lanes * narrow_classes];
     transpose(rows, stride, n, classes, columns);
     Block b;
     b.max = L::load(columns);
@@ -138,8 +186,12 @@ struct Rows {
     L::store(label, best);
     b.mass = L::fill(0.0F);
     if constexpr (mass) {
-      for (std::ptrdiff_t j = 0; j < classes; ++j) {
-        b.mass = b.mass + exp2(exponent(L::load(columns + lanes * j), b.max, L::fill(scale)));
+      for (std::ptrdiff_t first = 0; first < classes; first += lanes) {  // sums of sums round less
+        Float part = L::fill(0.0F);
+        for (std::ptrdiff_t j = first; j < classes && j < first + lanes; ++j) {
+          part = part + exp2(exponent(L::load(columns + lanes * j), b.max, L::fill(scale)));
+        }
+        b.mass = b.mass + part;
       }
     }
     return b;
@@ -220,8 +272,8 @@ struct Rows {
   template <bool mass>
   static COINFER_INLINE Block look(const float* rows, std::ptrdiff_t stride, std::ptrdiff_t n, std::ptrdiff_t classes,
                                    float scale, std::int32_t* label) {
-    return classes <= lanes ? narrow<mass>(rows, stride, n, classes, scale, label)
-                            : wide<mass>(rows, stride, n, classes, scale, label);
+    return classes <= narrow_classes ? narrow<mass>(rows, stride, n, classes, scale, label)
+                                     : wide<mass>(rows, stride, n, classes, scale, label);
   }
 
   // --------------------------------------------------------------------------------------------------- one more member
@@ -285,6 +337,38 @@ struct Rows {
     return silent;
   }
 
+  /// sums + weight x logarithm of the row's product, sixteen classes from j on.
+  static COINFER_INLINE Double with_product(const double* sums, const Products& products, std::ptrdiff_t pitch,
+                                            std::ptrdiff_t row, std::ptrdiff_t j) {
+    const std::ptrdiff_t at = row * pitch + j;
+    const Product product(products.mantissa + at, products.exponent + at);
+    return L::multiply_add(L::fill_double(products.weight[row]), L::widen(product.log(products.count[row])),
+                           L::load_double(sums + at));
+  }
+
+  /// One more factor to a row's product; what cannot join it ends it.
+  static COINFER_INLINE void multiply(const Add& task, std::ptrdiff_t row, const float* said) {
+    const auto pitch = static_cast<std::ptrdiff_t>(task.pitch), shared = static_cast<std::ptrdiff_t>(task.shared);
+    const Products& products = task.products;
+    std::int32_t& count = products.count[row];
+    if (count == most_factors || (count > 0 && products.weight[row] != task.weight)) {
+      for (std::ptrdiff_t j = 0; j < pitch; j += lanes) {
+        L::store_double(task.sums + row * pitch + j, with_product(task.sums, products, pitch, row, j));
+      }
+      count = 0;
+    }
+    for (std::ptrdiff_t j = 0; j < pitch; j += lanes) {
+      float* mantissa = products.mantissa + row * pitch + j;
+      std::int32_t* exponent = products.exponent + row * pitch + j;
+      Product product(L::load_first(said + j, left(shared, j), 0.0F));
+      if (count > 0) product.times(Product(mantissa, exponent));
+      L::store(mantissa, product.mantissa);
+      L::store(exponent, product.exponent);
+    }
+    products.weight[row] = task.weight;
+    ++count;
+  }
+
   template <bool logs>
   static COINFER_INLINE void add_rows(const Add& task) {
     const auto rows = static_cast<std::ptrdiff_t>(task.rows), classes = static_cast<std::ptrdiff_t>(task.classes);
@@ -328,9 +412,12 @@ struct Rows {
           row = spread;
         }
         double* sums = task.sums + (first + i) * pitch;
+        if (logs && direct) {
+          multiply(task, first + i, row);
+          continue;
+        }
         for (std::ptrdiff_t j = 0; j < shared; j += lanes) {
-          Float x = L::load_first(row + j, left(shared, j), 0.0F);
-          if (logs && direct) x = log_of(x);
+          const Float x = L::load_first(row + j, left(shared, j), 0.0F);
           L::store_double(sums + j, L::multiply_add(weight, L::widen(x), L::load_double(sums + j)));
         }
       }
@@ -409,6 +496,17 @@ struct Rows {
     return L::bits(open) & ((1U << n) - 1U);
   }
 
+  static void settle(const Settle& task) noexcept {
+    const auto rows = static_cast<std::ptrdiff_t>(task.rows), pitch = static_cast<std::ptrdiff_t>(task.pitch);
+    for (std::ptrdiff_t row = 0; row < rows; ++row) {
+      const bool pending = task.products.count[row] > 0;
+      for (std::ptrdiff_t j = 0; j < pitch; j += lanes) {
+        L::store_double(task.out + row * pitch + j, pending ? with_product(task.sums, task.products, pitch, row, j)
+                                                            : L::load_double(task.sums + row * pitch + j));
+      }
+    }
+  }
+
   template <bool logs>
   static COINFER_INLINE void finish_rows(const Finish& task) {
     const auto rows = static_cast<std::ptrdiff_t>(task.rows), classes = static_cast<std::ptrdiff_t>(task.classes);
@@ -460,33 +558,52 @@ struct Rows {
 
   // ---------------------------------------------------------------------------------------------- all members at once
 
-  /// Where each member stands in its table. For four members, the common case, all of this stays in registers.
+  /// Where each member stands in its table, and, of logarithms, how many factors the product has that starts with it.
+  /// For four members, the common case, all of this stays in registers.
   template <int fixed>
   struct Readers {
     const float* at[fixed > 0 ? fixed : most_members];
     double weight[fixed > 0 ? fixed : most_members];
+    std::int32_t factors[fixed > 0 ? 1 : most_members];
   };
 
   template <bool logs, int fixed, bool whole>
   static COINFER_INLINE Float pooled(const Readers<fixed>& from, std::ptrdiff_t members, std::ptrdiff_t at,
-                                     unsigned count, Double inverse, Int& seen) {
+                                     unsigned count, double inverse, Int& seen) {
     Double sum = L::fill_double(0.0);
     const std::ptrdiff_t all = fixed > 0 ? fixed : members;
-    for (std::ptrdiff_t m = 0; m < all; ++m) {
+    const auto next = [&](std::ptrdiff_t m) __attribute__((always_inline)) {
       const float* p = from.at[m] + at;
       if constexpr (whole) __builtin_prefetch(p + ahead);
-      Float x = whole ? L::load(p) : L::load_first(p, count, 0.0F);
+      const Float x = whole ? L::load(p) : L::load_first(p, count, 0.0F);
       seen = L::max_unsigned(seen, L::as_int(x));
-      if constexpr (logs) x = log_of(x);
-      sum = L::multiply_add(L::fill_double(from.weight[m]), L::widen(x), sum);
+      return x;
+    };
+    if constexpr (!logs) {
+      for (std::ptrdiff_t m = 0; m < all; ++m) {
+        sum = L::multiply_add(L::fill_double(from.weight[m] * 0x1p896), L::widen_scaled(next(m)), sum);
+      }
+      return L::narrow_scaled(L::multiply(sum, L::fill_double(inverse)));
+    } else if constexpr (fixed > 0) {
+      Pairs pairs;
+      for (std::int32_t m = 0; m < fixed; ++m) pairs.times(next(m), m);
+      return pairs.log(fixed) * L::fill(static_cast<float>(from.weight[0] * inverse));
+    } else {
+      for (std::ptrdiff_t m = 0; m < all;) {
+        const double weight = from.weight[m];
+        const std::int32_t factors = from.factors[m];
+        Pairs pairs;
+        for (std::int32_t i = 0; i < factors; ++i) pairs.times(next(m++), i);
+        sum = L::multiply_add(L::fill_double(weight), L::widen(pairs.log(factors)), sum);
+      }
+      return L::narrow(L::multiply(sum, L::fill_double(inverse)));
     }
-    return L::narrow(L::multiply(sum, inverse));
   }
 
   /// `count` floats of every member, combined. True if one of them is no probability.
   template <bool logs, int fixed>
   static COINFER_INLINE bool pool_run(const Readers<fixed>& from, std::ptrdiff_t members, std::ptrdiff_t count,
-                                      Double inverse, float* __restrict out) {
+                                      double inverse, float* __restrict out) {
     Int seen = L::fill(0);  // the largest bits of all: probabilities are those below infinity's
     std::ptrdiff_t at = 0;
     for (; at + lanes <= count; at += lanes) {
@@ -495,8 +612,23 @@ struct Rows {
     if (at < count) {
       L::store(out + at, pooled<logs, fixed, false>(from, members, at, left(count, at), inverse, seen));
     }
-    const Float exponents = L::to_float(L::template shift_right<23>(seen));
-    return L::bits(L::not_at_least(exponents, L::fill(0.0F)) | (exponents > L::fill(254.0F))) != 0;
+    return unusual<logs>(seen);
+  }
+
+  /// From the largest bits of all: whether some are no probability (-0 among them), or no factor.
+  template <bool logs>
+  static COINFER_INLINE bool unusual(Int seen) {
+    const Float sign = L::to_float(L::template shift_right<23>(seen));
+    return L::bits(L::not_at_least(sign, L::fill(0.0F)) |
+                   L::not_at_least(L::fill(logs ? most_probable : biggest), L::as_float(seen))) != 0;
+  }
+  template <bool logs>
+  static COINFER_INLINE bool unusual(const float* row, std::ptrdiff_t classes) {
+    Int seen = L::fill(0);
+    for (std::ptrdiff_t j = 0; j < classes; j += lanes) {
+      seen = L::max_unsigned(seen, L::as_int(L::load_first(row + j, left(classes, j), 0.0F)));
+    }
+    return unusual<logs>(seen);
   }
 
   template <bool logs, int fixed>
@@ -511,7 +643,13 @@ struct Rows {
       flat = flat && task.stride[m] == classes;
       from.weight[m] = task.weight[m];
     }
-    const Double inverse = L::fill_double(1.0 / total);
+    if constexpr (logs && fixed == 0) {
+      for (std::ptrdiff_t first = 0, m = 0; m < members; ++m) {
+        if (m - first == most_factors || task.weight[m] != task.weight[first]) first = m;
+        from.factors[first] = static_cast<std::int32_t>(m + 1 - first);
+      }
+    }
+    const double inverse = 1.0 / total;
     const std::ptrdiff_t pitch = flat ? classes : (classes + lanes - 1) / lanes * lanes;
     const auto stand_at = [&](std::ptrdiff_t row) __attribute__((always_inline)) {
       for (std::ptrdiff_t m = 0; m < (fixed > 0 ? fixed : members); ++m) {
@@ -526,7 +664,7 @@ struct Rows {
         if (pool_run<logs, fixed>(from, members, n * classes, inverse, task.scratch)) {
           for (std::ptrdiff_t i = 0; i < n; ++i) {
             for (std::ptrdiff_t m = 0; m < (fixed > 0 ? fixed : members); ++m) {
-              marked |= static_cast<std::uint32_t>(!valid(from.at[m] + i * classes, classes)) << i;
+              marked |= static_cast<std::uint32_t>(unusual<logs>(from.at[m] + i * classes, classes)) << i;
             }
           }
         }
@@ -544,7 +682,12 @@ struct Rows {
 
   static void joint(const Joint& task) noexcept {
     if (task.logs) {
-      task.members == 4 ? join<true, 4>(task) : join<true, 0>(task);
+      // Four equal weights that are a power of two: dividing by their sum is exact in float32 too.
+      std::uint64_t bits;
+      __builtin_memcpy(&bits, task.weight, sizeof bits);
+      bool simple = task.members == 4 && bits << 12 == 0;
+      for (std::size_t m = 1; m < task.members; ++m) simple = simple && task.weight[m] == task.weight[0];
+      simple ? join<true, 4>(task) : join<true, 0>(task);
     } else {
       task.members == 4 ? join<false, 4>(task) : join<false, 0>(task);
     }

@@ -103,8 +103,11 @@ void Stack::answer(const float* state, std::size_t rows, std::size_t /*stage*/, 
 void Stack::results(const float* state, std::size_t rows, const Combined& out) const {
   const std::size_t classes = pool_.classes();
   std::vector<Pool::State> said(members_);
+  std::vector<Pool::Sums> features_of(members_);
   for (std::size_t m = 0; m < members_; ++m) {
-    said[m] = pool_.parts(const_cast<float*>(state) + m * pool_.state_floats() * rows, rows);
+    const float* of_member = state + m * pool_.state_floats() * rows;
+    said[m] = pool_.parts(const_cast<float*>(of_member), rows);
+    features_of[m] = pool_.sums(of_member, rows);
   }
   std::vector<std::uint64_t> there(rows);
   std::vector<Label> otherwise(rows, no_answer);
@@ -130,8 +133,7 @@ void Stack::results(const float* state, std::size_t rows, const Combined& out) c
         stride[m] = static_cast<std::ptrdiff_t>(classes);
         const double least = said[m].total[first] > 0.0 ? floor_ : 0.0;  // who is not there has zeros
         for (std::size_t row = first; row < last; ++row) {
-          const double* from = said[m].sums + row * pitch_;
-          for (std::size_t k = 0; k < classes; ++k) *to++ = static_cast<float>(std::max(from[k], least));
+          for (const double from : features_of[m][row]) *to++ = static_cast<float>(std::max(from, least));
         }
       }
       std::fill_n(total.data() + first, count, 1.0);
@@ -140,7 +142,7 @@ void Stack::results(const float* state, std::size_t rows, const Combined& out) c
     }
     first = last;
   }
-  finish({sums.data(), total.data(), otherwise.data()}, rows, classes, true, out);
+  finish(sums.data(), total.data(), otherwise.data(), rows, classes, true, out);
 }
 
 bool Stack::at_once(std::span<const Member> members, std::span<const Outputs> outputs, const Combined& out,
@@ -177,7 +179,7 @@ bool Stack::at_once(std::span<const Member> members, std::span<const Outputs> ou
     }
     apply()({data.data(), stride.data(), members_, count, classes, pitch_, all->second.coefficient.data(),
              all->second.intercept.data(), sums.data()});
-    finish({sums.data(), total.data(), otherwise.data()}, count, classes, true, here);
+    finish(sums.data(), total.data(), otherwise.data(), count, classes, true, here);
     if (answered != nullptr) std::fill_n(answered + row, count, static_cast<std::uint8_t>(members_));
   }
   return true;

@@ -9,6 +9,17 @@ namespace coinfer::pooling {
 
 enum class Source : std::uint8_t { logits, probs, tempered };
 
+/// Factors of equal weight whose logarithm is still to be added: per row `count` of them (none: nothing is to be added)
+/// and their weight, and per class the product of their mantissas and the sum of their exponents.
+struct Products {
+  float* mantissa;
+  std::int32_t* exponent;
+  double* weight;
+  std::int32_t* count;
+};
+
+inline constexpr std::int32_t most_factors = 8;
+
 /// One member's vectors for a block of rows, to be added to the running sums. `pitch` is the number of doubles between
 /// rows of `sums`: the shared classes, rounded up to sixteen. `scratch` holds 32 x pitch floats.
 struct Add {
@@ -25,9 +36,19 @@ struct Add {
   double weight;
   const std::uint8_t* skip;  // rows to leave out; null: none
   double* sums;
+  Products products;       // of logs
   double* total;           // weight that was added, per row
   std::uint8_t* answered;  // increased where this member gave an answer
   float* scratch;
+};
+
+/// The sums with what is still to be added to them.
+struct Settle {
+  const double* sums;
+  Products products;
+  std::size_t rows;
+  std::size_t pitch;
+  double* out;
 };
 
 /// Results, each null if nobody wants it. `probs` has `classes` floats per row.
@@ -84,9 +105,11 @@ struct Votes {
 };
 
 using AddKernel = void(const Add&) noexcept;
+using SettleKernel = void(const Settle&) noexcept;
 using FinishKernel = void(const Finish&) noexcept;
 using JointKernel = void(const Joint&) noexcept;
 AddKernel add_baseline, add_avx2, add_avx512;
+SettleKernel settle_baseline, settle_avx2, settle_avx512;
 FinishKernel finish_baseline, finish_avx2, finish_avx512;
 using VotesKernel = void(const Votes&) noexcept;
 JointKernel joint_baseline, joint_avx2, joint_avx512;

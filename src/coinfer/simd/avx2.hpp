@@ -82,6 +82,9 @@ struct Avx2 {
     friend COINFER_INLINE Int operator|(Int a, Int b) {
       return {_mm256_or_si256(a.lo, b.lo), _mm256_or_si256(a.hi, b.hi)};
     }
+    friend COINFER_INLINE Int operator&(Int a, Int b) {
+      return {_mm256_and_si256(a.lo, b.lo), _mm256_and_si256(a.hi, b.hi)};
+    }
   };
 
   struct Float {

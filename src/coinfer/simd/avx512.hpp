@@ -27,6 +27,7 @@ struct Avx512 {
     friend COINFER_INLINE Int operator+(Int a, Int b) { return {_mm512_add_epi32(a.v, b.v)}; }
     friend COINFER_INLINE Int operator-(Int a, Int b) { return {_mm512_sub_epi32(a.v, b.v)}; }
     friend COINFER_INLINE Int operator|(Int a, Int b) { return {_mm512_or_si512(a.v, b.v)}; }
+    friend COINFER_INLINE Int operator&(Int a, Int b) { return {_mm512_and_si512(a.v, b.v)}; }
   };
 
   struct Float {

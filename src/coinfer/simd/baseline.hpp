@@ -47,6 +47,9 @@ struct Baseline {
     friend COINFER_INLINE Int operator|(const Int& a, const Int& b) {
       return each([&](int i) { return a.v[i] | b.v[i]; });
     }
+    friend COINFER_INLINE Int operator&(const Int& a, const Int& b) {
+      return each([&](int i) { return a.v[i] & b.v[i]; });
+    }
     template <class Lane>
     static COINFER_INLINE Int each(Lane lane) {
       Int r;

@@ -32,12 +32,27 @@ struct WideAvx2 : Avx2 {
     return {_mm256_set_m128(_mm256_cvtpd_ps(x.b), _mm256_cvtpd_ps(x.a)),
             _mm256_set_m128(_mm256_cvtpd_ps(x.d), _mm256_cvtpd_ps(x.c))};
   }
+  static COINFER_INLINE Double widen_scaled(Float x) { return {even(x.lo), odd(x.lo), even(x.hi), odd(x.hi)}; }
+  static COINFER_INLINE Float narrow_scaled(Double x) { return {zip(x.a, x.b), zip(x.c, x.d)}; }
   static COINFER_INLINE Double multiply(Double x, Double y) {
     return {_mm256_mul_pd(x.a, y.a), _mm256_mul_pd(x.b, y.b), _mm256_mul_pd(x.c, y.c), _mm256_mul_pd(x.d, y.d)};
   }
   static COINFER_INLINE Double multiply_add(Double x, Double y, Double z) {
     return {_mm256_fmadd_pd(x.a, y.a, z.a), _mm256_fmadd_pd(x.b, y.b, z.b), _mm256_fmadd_pd(x.c, y.c, z.c),
             _mm256_fmadd_pd(x.d, y.d, z.d)};
+  }
+
+ private:
+  static COINFER_INLINE __m256d even(__m256 x) {
+    return _mm256_castsi256_pd(_mm256_mul_epu32(_mm256_castps_si256(x), _mm256_set1_epi64x(1 << 29)));
+  }
+  static COINFER_INLINE __m256d odd(__m256 x) {
+    const __m256i upper = _mm256_set1_epi64x(static_cast<std::int64_t>(0xFFFFFFFF00000000));
+    return _mm256_castsi256_pd(_mm256_srli_epi64(_mm256_and_si256(_mm256_castps_si256(x), upper), 3));
+  }
+  static COINFER_INLINE __m256 zip(__m256d even, __m256d odd) {
+    const __m128 a = _mm256_cvtpd_ps(even), b = _mm256_cvtpd_ps(odd);
+    return _mm256_set_m128(_mm_unpackhi_ps(a, b), _mm_unpacklo_ps(a, b));
   }
 };
 

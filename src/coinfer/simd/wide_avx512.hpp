@@ -23,6 +23,18 @@ struct WideAvx512 : Avx512 {
   static COINFER_INLINE Float narrow(Double x) {
     return {_mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtpd_ps(x.lo)), _mm512_cvtpd_ps(x.hi), 1)};
   }
+  static COINFER_INLINE Double widen_scaled(Float x) {
+    const __m512i bits = _mm512_castps_si512(x.v);
+    const __m512i upper = _mm512_set1_epi64(static_cast<std::int64_t>(0xFFFFFFFF00000000));
+    return {_mm512_castsi512_pd(_mm512_mul_epu32(bits, _mm512_set1_epi64(1 << 29))),
+            _mm512_castsi512_pd(_mm512_srli_epi64(_mm512_and_si512(bits, upper), 3))};
+  }
+  static COINFER_INLINE Float narrow_scaled(Double x) {
+    const __m256 even = _mm512_cvtpd_ps(x.lo), odd = _mm512_cvtpd_ps(x.hi);
+    const __m512 pairs =
+        _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_unpacklo_ps(even, odd)), _mm256_unpackhi_ps(even, odd), 1);
+    return {_mm512_shuffle_f32x4(pairs, pairs, 0xD8)};
+  }
   static COINFER_INLINE Double multiply(Double x, Double y) {
     return {_mm512_mul_pd(x.lo, y.lo), _mm512_mul_pd(x.hi, y.hi)};
   }
