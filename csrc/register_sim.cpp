@@ -56,11 +56,12 @@ Law law_of(const std::string& name) {
 
 HeldLane make_lane(std::shared_ptr<Plan> plan, std::shared_ptr<Evidence> evidence, std::shared_ptr<Decisions> decisions,
                    const std::vector<LegRow>& enter, const std::vector<LegRow>& back,
-                   const std::vector<ConsultRow>& members) {
+                   const std::vector<ConsultRow>& members, const std::vector<std::int64_t>& least) {
   HeldLane held;
   held.lane.plan = std::move(plan);
   held.lane.evidence = std::move(evidence);
   held.lane.decisions = std::move(decisions);
+  held.lane.least = least;
   for (const LegRow& row : enter) held.lane.enter.push_back(leg_of(row));
   for (const LegRow& row : back) held.lane.back.push_back(leg_of(row));
   for (const auto& [up, down, service, price, median_ns] : members) {
@@ -352,7 +353,7 @@ void register_sim(py::module_& module) {
 
   py::class_<HeldLane>(sim, "Lane")
       .def(py::init(&make_lane), py::arg("plan"), py::arg("evidence"), py::arg("decisions"), py::arg("enter"),
-           py::arg("back"), py::arg("members"));
+           py::arg("back"), py::arg("members"), py::arg("least") = std::vector<std::int64_t>{});
 
   py::class_<Census>(sim, "Census")
       .def(py::init<std::size_t, std::size_t>(), py::arg("lanes"), py::arg("samples"))

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from coinfer.strategy import (
         Agreement,
         Calibrated,
+        DeadlineAware,
         Ensemble,
         ExpectedGain,
         Forward,
@@ -65,6 +66,7 @@ __all__ = [
     "CoinferError",
     "Combined",
     "Comparison",
+    "DeadlineAware",
     "Deployment",
     "Diversity",
     "Ensemble",
@@ -138,8 +140,8 @@ _HOMES = {
     "scoring": "score scores",
     "sequencing": "SequentialFit",
     "strategy": (
-        "Agreement Calibrated Ensemble ExpectedGain Forward LoadAware Local Remote Router SelectionOracle Sequential "
-        "Strategy"
+        "Agreement Calibrated DeadlineAware Ensemble ExpectedGain Forward LoadAware Local Remote Router "
+        "SelectionOracle Sequential Strategy"
     ),
     "sweeping": "LoadSweep sweep_load",
     "topology": "Topology",

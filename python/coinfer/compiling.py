@@ -9,7 +9,7 @@ million scorings, and ten strategies over the same path with the same score cost
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -140,7 +140,7 @@ class Compiler:
         shape = (said, groups, made.key, "" if spec.combiner == "last" else spec.score, skips)
         stop = None if spec.stop is None else spec.stop.key(self._seed)
         rule = (shape, tuple((stage.threshold, stage.curve, stage.per_us) for stage in spec.stages), spec.oracle, stop)
-        key = (rule, tuple(m[1] for m in members))
+        key = (rule, tuple(m[1] for m in members), spec.gossip_ms, spec.in_time)
         if key in self._plans:
             return self._plans[key]
         if spec.oracle and self.predictions.labels is None:
@@ -199,7 +199,15 @@ class Compiler:
                         self.median_ns(deployment),
                     )
                 )
-        return sim.Lane(compiled.plan, compiled.evidence, decisions, enter, back, members)
+        least: list[int] = []
+        if spec.in_time:
+            taken = [max(_median_ns(m[0]) + m[4] + _median_ns(m[1]) for m in group) for group in _groups(spec, members)]
+            count = len(spec.stages)
+            least = [
+                round(_median_ns(leg) + taken[at % count] + _median_ns(back[at % count]))
+                for at, leg in enumerate(enter)
+            ]
+        return sim.Lane(compiled.plan, compiled.evidence, decisions, enter, back, members, least)
 
     def hosts(self, spec: PlanSpec, ingress: str) -> list[str]:
         """Name the node that asks and decides at each stage.
@@ -481,6 +489,18 @@ def _whole(value: float, at_most: int, what: str, unit: str) -> int:
 
 def _mean_ns(leg: Leg) -> float:
     return leg[0] + sum(mean for _, mean in leg[2])
+
+
+def _median_ns(leg: Leg) -> float:
+    return leg[0] + math.log(2) * sum(mean for _, mean in leg[2])
+
+
+def _groups(spec: PlanSpec, members: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """Give what stands in `members` for each stage."""
+    first = 0
+    for stage in spec.stages:
+        yield members[first : first + len(stage.members)]
+        first += len(stage.members)
 
 
 def _unscored(spec: PlanSpec, stage: int) -> bool:

@@ -105,6 +105,8 @@ def choose(
         need["direct"] = "requests wait for each other in this network (see Network.queues)"
     elif any(plan.queue_dependent for plan in plans):
         need["direct"] = "its decisions depend on queues"
+    elif columns.get("deadline_ns") is not None and any(plan.spec.in_time for plan in plans):
+        need["direct"] = "its decisions depend on deadlines"
     if network.queueing:
         busy = [d for d in network.deployments if d.max_batch > 1 or d.queue_max is not None]
         if busy:

@@ -229,3 +229,46 @@ def test_warm_up_is_served_but_not_counted(preds):
     assert same(late.outcomes(), whole.outcomes())
     with pytest.raises(ci.BadValueError, match="no request arrives after the warm-up of 1e\\+09 ms"):
         ci.replay(trace, preds, net, strategy, warmup_ms=1e9)
+
+
+@pytest.mark.parametrize("control", ["path", "ingress"])
+def test_who_is_aware_of_deadlines_starts_nothing_that_cannot_finish(preds, control):
+    """By hand: 1 ms here, then 10 there, a median of 5 ln 2 and 10 back; with 0.5 ms less it stops after 1 ms."""
+    law = ci.service.Exponential(5)
+    net = ci.Network.chain({"d": "small", "c": "large"}, delay_ms=[10], service_ms=[1, law], control=control)
+    sample = int(np.argmax((preds["small"].confidence < 0.5) & (preds["small"].label >= 0)))
+    least_ms = 1 + 20 + 5 * np.log(2)
+    trace = ci.Trace(
+        [0, 10**9, 2 * 10**9], ["d"] * 3, [sample] * 3, deadline_us=[least_ms * 1e3 - 500, least_ms * 1e3 + 500, 500]
+    )
+    forward = ci.Forward(score="confidence", thresholds=[0.5])
+    run = ci.replay(trace, preds, net, ci.DeadlineAware(forward))
+    out = run.outcomes()
+    assert out["stages"].to_pylist() == [1, 2, 0]
+    assert out["status"].to_pylist()[0::2] == ["degraded", "expired"]
+    assert out["latency_us"].to_pylist()[0::2] == [1000, 0]
+    assert out["price_usd"].to_pylist() == [0, 0, 0]
+    assert "not started: the deadline came first" in str(run.explain(0))
+    assert run.summary.engine.startswith("hops")
+    assert ci.replay(trace, preds, net, forward).outcomes()["stages"].to_pylist() == [2, 2, 1]
+    with pytest.raises(ci.UnsupportedError, match="its decisions depend on deadlines"):
+        ci.replay(trace, preds, net, ci.DeadlineAware(forward), engine="direct")
+    endless = ci.Trace(trace.arrival_ns, ["d"] * 3, trace.sample)
+    assert same(*(ci.replay(endless, preds, net, s).outcomes() for s in (forward, ci.DeadlineAware(forward))))
+
+
+@pytest.mark.filterwarnings("ignore::coinfer.OverloadWarning")
+@pytest.mark.parametrize("control", ["path", "ingress"])
+def test_stopping_in_time_is_one_rule_in_all_engines_and_saves_work(preds, control, tmp_path):
+    net = network(control, bandwidth_mbps=60, jitter_ms=2)
+    trace = trace_of(net, 500, deadline_ms=90)
+    for inner in (*STRATEGIES.values(), ci.LoadAware(STRATEGIES["forward"], per_ms=0.01)):
+        strategy = ci.DeadlineAware(inner)
+        hops, events = (ci.replay(trace, preds, net, strategy, engine=e) for e in ("hops", "events"))
+        assert same(hops.outcomes(), events.outcomes())
+        plain = ci.replay(trace, preds, net, inner).summary
+        assert hops.summary.stages <= plain.stages
+        assert hops.summary.latency_us.mean <= plain.latency_us.mean
+    assert hops.summary.stages < plain.stages
+    strategy.save(tmp_path / "s.toml")
+    assert ci.Strategy.open(tmp_path / "s.toml") == strategy

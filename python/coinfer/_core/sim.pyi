@@ -19,6 +19,7 @@ class Lane:
         enter: Sequence[_Leg],
         back: Sequence[_Leg],
         members: Sequence[tuple[_Leg, _Leg, tuple[str, float, float, Any], int, int]],
+        least: Sequence[int] = (),
     ) -> None: ...
 
 class Census:

@@ -3,6 +3,7 @@
 from coinfer.strategy.agreement import Agreement
 from coinfer.strategy.base import PlanSpec, StageSpec, Strategy
 from coinfer.strategy.calibrated import Calibrated
+from coinfer.strategy.deadline_aware import DeadlineAware
 from coinfer.strategy.ensemble import Ensemble
 from coinfer.strategy.expected_gain import ExpectedGain
 from coinfer.strategy.forward import Forward
@@ -16,6 +17,7 @@ from coinfer.strategy.sequential import Sequential
 __all__ = [
     "Agreement",
     "Calibrated",
+    "DeadlineAware",
     "Ensemble",
     "ExpectedGain",
     "Forward",

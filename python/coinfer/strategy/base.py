@@ -74,6 +74,8 @@ class PlanSpec:
     gossip_ms : float
         How old a stage's estimate of the wait ahead may be: it is known as it stood at the last multiple of this
         period. 0: always up to date.
+    in_time : bool
+        Enter no stage that cannot finish before the deadline at its own median.
     """
 
     stages: tuple[StageSpec, ...]
@@ -85,6 +87,7 @@ class PlanSpec:
     calibration: Mapping[str, Steps] = field(default_factory=dict)
     stop: StopRule | Route | None = None
     gossip_ms: float = 0.0
+    in_time: bool = False
 
 
 class Parameter(str):
@@ -226,6 +229,15 @@ class Strategy(ABC):
         except (UnknownNameError, BadValueError) as error:
             msg = f"{where}: {error}"
             raise type(error)(msg) from error
+
+    @staticmethod
+    def inside(table: Mapping[str, Any], kind: str) -> Strategy:
+        """Build the strategy of the table ``[inner]`` that a strategy of that kind wraps."""
+        inner = table.get("inner")
+        if not isinstance(inner, Mapping):
+            msg = f"a strategy of kind {kind!r} needs a table [inner] with the strategy that it makes aware"
+            raise BadValueError(msg)
+        return Strategy.parse(inner, where="inner")
 
 
 def only_keys(table: Mapping[str, Any], allowed: tuple[str, ...], kind: str) -> None:

@@ -119,8 +119,4 @@ class LoadAware(Strategy):
     def from_dict(cls, table: Mapping[str, Any]) -> LoadAware:
         """Build from `to_dict`'s table, its `kind` taken off."""
         only_keys(table, ("per_ms", "gossip_ms", "inner"), cls.kind)
-        inner = table.get("inner")
-        if not isinstance(inner, Mapping):
-            msg = f"a strategy of kind {cls.kind!r} needs a table [inner] with the strategy that it makes aware"
-            raise BadValueError(msg)
-        return cls(Strategy.parse(inner, where="inner"), table.get("per_ms"), table.get("gossip_ms", 0.0))
+        return cls(Strategy.inside(table, cls.kind), table.get("per_ms"), table.get("gossip_ms", 0.0))

@@ -52,8 +52,10 @@ struct Lane {
   std::shared_ptr<const Decisions> decisions;
   std::vector<Leg>
       enter;  // [(stages + 1) x stages]: to a stage's host, from the ingress (row 0) or the host of stage row - 1
-  std::vector<Leg> back;         // [stages]: from a stage's host to the ingress
-  std::vector<Consult> members;  // as in the plan
+  std::vector<Leg> back;            // [stages]: from a stage's host to the ingress
+  std::vector<Consult> members;     // as in the plan
+  std::vector<std::int64_t> least;  // as `enter`: to have a stage's answer at the ingress, at medians; if empty, any
+                                    // stage may be entered before the deadline
 };
 
 }  // namespace coinfer

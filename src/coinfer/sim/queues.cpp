@@ -55,6 +55,7 @@ struct Flight {
   std::uint8_t consulted = 0;
   std::uint8_t in_time = 0;  // stages whose answer the ingress would hold at the deadline
   bool counted = true;
+  bool stopped = false;   // what it wanted to ask next could not finish in time
   bool troubled = false;  // a member turned it away
   bool dropped = false;   // its deadline passed in a queue
 };
@@ -295,7 +296,17 @@ class Loop final : public Queues::Core {
       View view = view_of(flight, flight.arrival);
       stage = first_stage(*lane.plan, view);
     }
+    if (!feasible(flight, stage, flight.arrival)) {
+      flight.stopped = true;
+      return end(slot, flight.arrival, false);
+    }
     enter(slot, stage, flight.arrival, true);
+  }
+
+  /// Whether a stage, entered now, can finish before the deadline, at its own median and if it meets nobody.
+  bool feasible(const Flight& flight, std::size_t stage, std::int64_t at) const noexcept {
+    const Lane& lane = lane_of(flight);
+    return lane.least.empty() || flight.deadline - at >= lane.least[flight.from * lane.plan->stages.size() + stage];
   }
 
   /// Send a request to the host of a stage.
@@ -808,7 +819,8 @@ class Loop final : public Queues::Core {
     }
     if (to != flight.stage) {
       if (at >= flight.deadline) return end(slot, at, true);
-      return enter(slot, to, at, tail);
+      flight.stopped = !feasible(flight, to, at);
+      if (!flight.stopped) return enter(slot, to, at, tail);
     }
     follow(at, {slot, 0, going_back, 0}, tail);
   }
@@ -897,7 +909,7 @@ class Loop final : public Queues::Core {
     }
     if constexpr (Faulty) give_up(slot);
     const bool rejected = flight.troubled && (!Faulty || !trips_[slot].failed);
-    out.status = conclude(out.answer, missing, late, rejected);
+    out.status = conclude(out.answer, missing, late || flight.stopped, rejected);
     if constexpr (Faulty) {
       const bool failed = flight.troubled || trips_[slot].failed;
       rescue_.fell_back += flight.counted && failed && out.status == Status::degraded ? 1 : 0;

@@ -14,7 +14,8 @@
 // A request that meets nobody takes exactly as long as in the direct engine: same draws, same rounding.
 //
 // Deadlines. No stage is entered at or after the deadline, and a station takes nobody from its queue whose deadline has
-// passed; what was started is finished. At the deadline the ingress gives the best answer that can have reached it.
+// passed; what was started is finished. At the deadline the ingress gives the best answer that can have reached it. A
+// lane with `least` enters no stage that cannot finish in time: it settles at once for what it has.
 //
 // Outages (events): a place that is down refuses, and loses whom it holds; the host of a stage retries within a budget,
 // spares endpoints behind an open breaker, and does without a stage that failed. See outages.hpp.

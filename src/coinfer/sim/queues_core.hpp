@@ -136,8 +136,9 @@ class Queues::Core {
     const Plan& plan = *lane.plan;
     const std::size_t stages = plan.stages.size();
     if (lane.enter.size() != (stages + 1) * stages || lane.back.size() != stages ||
-        lane.members.size() != plan.members.size() || lane.evidence->stages != stages ||
-        lane.evidence->rows != samples || (lane.decisions && lane.decisions->route.size() != samples)) {
+        lane.members.size() != plan.members.size() || (!lane.least.empty() && lane.least.size() != lane.enter.size()) ||
+        lane.evidence->stages != stages || lane.evidence->rows != samples ||
+        (lane.decisions && lane.decisions->route.size() != samples)) {
       throw std::invalid_argument("a lane's ways do not fit its plan");
     }
     if (!lane.decisions && !plan.rule.advance && plan.oracle) throw std::invalid_argument("the oracle decides ahead");
