@@ -411,7 +411,7 @@ def info(as_json: AsJson = False) -> None:
 
     import coinfer
 
-    extras = {"triton": "tritonclient", "train": "torch"}
+    extras = {"triton": "tritonclient", "train": "torch", "flower": "flwr"}
     facts: dict[str, Any] = {
         "coinfer": coinfer.__version__,
         "python": platform.python_version(),

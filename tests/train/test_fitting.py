@@ -13,7 +13,7 @@ import pytest
 import coinfer as ci
 from coinfer import train
 from coinfer.train.fitting import Server, fates, shares
-from coinfer.train.objective import Delivered, deliver, follow
+from coinfer.train.objective import Delivered, Delivery, deliver, follow
 from coinfer.train.splits import random
 
 torch = pytest.importorskip("torch")
@@ -210,7 +210,7 @@ def test_every_weighting_learns(few, digits):
         )  # fmt: skip
         assert min(result.history[-1].accuracy_by_exit) > 0.6, weights
         assert sum(result.weights) == pytest.approx(1)
-        assert (result.noise is not None) == (weights == "balanced")
+        assert (result.noise is not None) == (weights in ("balanced", "delivered"))
         assert (result.delivery is not None) == (weights == "delivered")
     boosted = train.boost(model, x, y, clients, profile="50-30-20", settings=replace(settings, rounds=30))
     assert len(boosted.history) == 30
@@ -220,7 +220,7 @@ def test_every_weighting_learns(few, digits):
 
 def test_delivered_weights_follow_the_strategy_and_keep_the_shares(few):
     model, x, y, network, clients = few
-    how = Delivered(start=2, every=1, damping=0.0, floor=0.2, tolerance=0.0)
+    how = Delivered(on="settled", start=2, every=1, damping=0.0, floor=0.2, effective=0.01, tolerance=0.0)
     result = train.federated(
         model, x, y, clients, weights=how, profile="50-30-20", settings=train.Settings(rounds=8), network=network
     )
@@ -231,17 +231,32 @@ def test_delivered_weights_follow_the_strategy_and_keep_the_shares(few):
     assert result.delivery.reached.mean(axis=0) == pytest.approx([1, 0.5, 0.2], abs=0.01)
     assert table[settled].min() >= 0.8
     assert table.min() == pytest.approx(0.2 * 0.2)  # the floor: a fifth of the smallest share
+    assert result.noise is not None  # the weights of the exits are balanced
     flat = train.federated(
         model, x, y, clients, weights=replace(how, floor=1.0), profile="50-30-20", settings=train.Settings(rounds=3)
     )
     assert flat.sample_weights == pytest.approx(np.tile([0.5, 0.3, 0.2], (len(x), 1)))
 
 
+@pytest.mark.parametrize("on", ["reached", "settled"])
+@pytest.mark.parametrize("effective", [0.2, 0.5, 0.9, 1.0])
+def test_the_weights_of_few_samples_stay_worth_a_share_of_all(on, effective):
+    settled = np.eye(3, dtype=bool)[np.repeat([0, 1, 2], [70, 25, 5])]
+    reached = settled[:, ::-1].cumsum(axis=1)[:, ::-1].astype(bool)
+    delivery = Delivery(settled, reached, ())
+    rates = (0.7, 0.25, 0.05)
+    table, _ = follow(np.tile(rates, (100, 1)), delivery, rates, Delivered(on=on, effective=effective, damping=0.0))
+    assert table.mean(axis=0) == pytest.approx(rates)
+    worth = table.sum(axis=0) ** 2 / (100 * (table**2).sum(axis=0))
+    share = (reached if on == "reached" else settled).mean(axis=0)
+    assert worth == pytest.approx(np.maximum(share, effective))
+
+
 def test_a_fixed_point_stops_the_replays():
     settled = np.eye(3, dtype=bool)[[0, 0, 1, 2]]
-    how = Delivered(damping=0.5, floor=0.0)
+    how = Delivered(on="settled", damping=0.5, effective=0.01)
     old = np.tile([0.5, 0.25, 0.25], (4, 1))
-    delivery = type("D", (), {"settled": settled})
+    delivery = Delivery(settled, settled, ())
     moved = []
     for _ in range(12):
         old, shift = follow(old, delivery, [0.5, 0.25, 0.25], how)

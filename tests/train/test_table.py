@@ -40,6 +40,7 @@ def test_every_cell_is_there_and_learned_something(table):
         assert np.abs(np.subtract(r["settled"], wanted)).max() < 0.08
     page = train_table.markdown(records, plan, 1.0)
     assert page.count("| 80-15-5 |") == 6  # accuracies, paired differences and the cloud exit, for two splits
+    assert page.count("| mean |") == 2
 
 
 @pytest.mark.parametrize("split", train_table.SPLITS)

@@ -20,7 +20,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 import numpy as np
 
@@ -302,11 +302,11 @@ def local(
     losses: list[float | None] = [None] * len(exits)
     if not used or not len(y):
         return losses
-    deepest = used[-1] + 1
-    trained = [p for module in (model.blocks, model.heads) for m in module[frozen:deepest] for p in m.parameters()]
+    modules = [*model.blocks[frozen : used[-1] + 1], *(model.heads[e] for e in used if e >= frozen)]
+    trained = [p for module in modules for p in module.parameters()]
     rate = settings.learning_rate * settings.decay ** (number - 1)
     anchor = [p.detach().clone() for p in trained] if settings.method == "fedprox" and settings.proximal else None
-    velocity: list[Any] = [None] * len(trained)
+    velocity: list[Any] = []
     sums = [0.0] * len(exits)
     seen = 0
     cross_entropy = torch.nn.functional.cross_entropy
@@ -333,19 +333,17 @@ def local(
             if anchor is not None:
                 distance = sum(((p - a) ** 2).sum() for p, a in zip(trained, anchor, strict=True))
                 total = total + settings.proximal / 2 * distance
-            gradients = torch.autograd.grad(total, trained, allow_unused=True)
+            changes = torch.autograd.grad(total, trained, materialize_grads=True)
             seen += len(rows)
             with torch.no_grad():  # plain stochastic gradient descent, as torch.optim.SGD does it, in less time
-                for k, (p, gradient) in enumerate(zip(trained, gradients, strict=True)):
-                    if gradient is None:
-                        continue
-                    change = gradient.add(p, alpha=settings.weight_decay) if settings.weight_decay else gradient
-                    if settings.momentum:
-                        velocity[k] = (
-                            change.clone() if velocity[k] is None else velocity[k].mul_(settings.momentum).add_(change)
-                        )
-                        change = velocity[k]
-                    p.add_(change, alpha=-rate)
+                if settings.weight_decay:
+                    changes = torch._foreach_add(changes, trained, alpha=settings.weight_decay)
+                if velocity:
+                    torch._foreach_mul_(velocity, settings.momentum)
+                    torch._foreach_add_(velocity, changes)
+                elif settings.momentum:
+                    velocity = [change.clone() for change in changes]
+                torch._foreach_add_(trained, velocity or changes, alpha=-rate)
     for e in used:
         losses[e] = sums[e] / seen
     bad = [e for e in used if not math.isfinite(sums[e])]
@@ -640,11 +638,11 @@ class _Job:
         for e in range(len(model)):
             loss_sum, squares, drawn = 0.0, 0.0, 0
             mean: list[Any] = [torch.zeros_like(p, dtype=torch.float64) for p in parameters]
-            holders = 0
+            sizes: list[int] = []
             for client, data in zip(self.clients, self.data, strict=True):
                 if client.depth <= e:
                     continue
-                holders += 1
+                sizes.append(len(data.y))
                 for k in range(min(batches, math.ceil(len(data.y) / self.settings.batch))):
                     part = slice(k * self.settings.batch, (k + 1) * self.settings.batch)
                     loss = torch.nn.functional.cross_entropy(model(data.x[part], e + 1)[e], data.y[part])
@@ -658,7 +656,7 @@ class _Job:
             spread = squares - sum(float(m.square().sum()) for m in mean) / max(drawn, 1)
             losses.append(loss_sum / max(drawn, 1))
             variances.append(spread / (drawn - 1) if drawn > 1 else 0.0)
-            counts.append(holders)
+            counts.append(sum(sizes) ** 2 / sum(size**2 for size in sizes) if sizes else 0.0)
         model.train()
         return Noise(tuple(losses), tuple(variances), tuple(counts))
 
@@ -666,20 +664,20 @@ class _Job:
 # What a user calls --------------------------------------------------------------------------------------------------
 
 
-def fit(
-    model: EarlyExit,
-    inputs: Any,
-    labels: Any,
-    *,
-    weights: str | Sequence[float] | Delivered = "equal",
-    profile: Profile | str | Sequence[float] | None = None,
-    settings: Settings | None = None,
-    network: Network | None = None,
-    held_out: tuple[Any, Any] | None = None,
-    checkpoint: str | PathLike[str] | None = None,
-    resume: bool = True,
-    progress: Progress | None = None,
-) -> Training:
+class Options(TypedDict, total=False):
+    """What `fit` and `federated` take by name; `federated` says what each means."""
+
+    weights: str | Sequence[float] | Delivered
+    profile: Profile | str | Sequence[float] | None
+    settings: Settings | None
+    network: Network | None
+    held_out: tuple[Any, Any] | None
+    checkpoint: str | PathLike[str] | None
+    resume: bool
+    progress: Progress | None
+
+
+def fit(model: EarlyExit, inputs: Any, labels: Any, **options: Unpack[Options]) -> Training:
     """Train with all data in one place; an epoch is what a round is to `federated`.
 
     Parameters
@@ -697,31 +695,16 @@ def fit(
     -------
     Training
     """
-    settings = settings if settings is not None else Settings()
-    settings = replace(
-        settings, method="fedavg", client_share=1.0, straggler_share=0.0, drop_share=0.0, clip=None, noise=0.0
-    )
-    everything = Client("all data", np.arange(len(inputs)), len(model))
-    return _train(
-        model, inputs, labels, [everything], weights, profile, settings, network, held_out, checkpoint, resume,
-        progress, centralised=True,
+    options["settings"] = replace(
+        options.get("settings") or Settings(),
+        method="fedavg", client_share=1.0, straggler_share=0.0, drop_share=0.0, clip=None, noise=0.0,
     )  # fmt: skip
+    everything = Client("all data", np.arange(len(inputs)), len(model))
+    return _train(model, inputs, labels, [everything], centralised=True, **options)
 
 
 def federated(
-    model: EarlyExit,
-    inputs: Any,
-    labels: Any,
-    clients: Sequence[Client],
-    *,
-    weights: str | Sequence[float] | Delivered = "equal",
-    profile: Profile | str | Sequence[float] | None = None,
-    settings: Settings | None = None,
-    network: Network | None = None,
-    held_out: tuple[Any, Any] | None = None,
-    checkpoint: str | PathLike[str] | None = None,
-    resume: bool = True,
-    progress: Progress | None = None,
+    model: EarlyExit, inputs: Any, labels: Any, clients: Sequence[Client], **options: Unpack[Options]
 ) -> Training:
     """Train over nodes that keep their data.
 
@@ -767,11 +750,7 @@ def federated(
     BadFileError
         If the checkpoint is of another training; the message says what differs.
     """
-    settings = settings if settings is not None else Settings()
-    return _train(
-        model, inputs, labels, clients, weights, profile, settings, network, held_out, checkpoint, resume,
-        progress, centralised=False,
-    )  # fmt: skip
+    return _train(model, inputs, labels, clients, centralised=False, **options)
 
 
 def boost(
@@ -930,22 +909,23 @@ def _train(
     inputs: Any,
     labels: Any,
     clients: Sequence[Client],
-    weights: str | Sequence[float] | Delivered,
-    profile: Profile | str | Sequence[float] | None,
-    settings: Settings,
-    network: Network | None,
-    held_out: tuple[Any, Any] | None,
-    checkpoint: str | PathLike[str] | None,
-    resume: bool,
-    progress: Progress | None,
     *,
     centralised: bool,
+    weights: str | Sequence[float] | Delivered = "equal",
+    profile: Profile | str | Sequence[float] | None = None,
+    settings: Settings | None = None,
+    network: Network | None = None,
+    held_out: tuple[Any, Any] | None = None,
+    checkpoint: str | PathLike[str] | None = None,
+    resume: bool = True,
+    progress: Progress | None = None,
 ) -> Training:
+    settings = settings if settings is not None else Settings()
     data, listed = _check(model, inputs, labels, clients, settings)
     how = weights if isinstance(weights, Delivered) else Delivered() if weights == "delivered" else None
     kind = "delivered" if isinstance(weights, Delivered) else weights
     target = None if profile is None else Profile(profile)
-    balanced = isinstance(kind, str) and kind == "balanced"
+    balanced = isinstance(kind, str) and (kind == "balanced" or (how is not None and how.shares == "balanced"))
     exits = len(model)
     current = weights_for(
         "serving_rate" if balanced else kind,
@@ -976,10 +956,10 @@ def _train(
     done = len(history)
     with one_thread(), torch.random.fork_rng(devices=[]):
         for number in range(done + 1, settings.rounds + 1):
-            if balanced and noise is None and number > settings.warm_rounds:
+            if balanced and number > settings.warm_rounds and (number - 1) % max(1, settings.warm_rounds) == 0:
                 noise = job.noise()
                 rate = settings.learning_rate * settings.decay ** (number - 1) / (1 - settings.momentum)
-                current = weights_for(kind, exits, profile=target, noise=noise, learning_rate=rate)
+                current = weights_for("balanced", exits, profile=target, noise=noise, learning_rate=rate)
             result = job.round(number, current, None if following is None else following.table)
             if following is not None:
                 assert target is not None

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -50,6 +50,10 @@ class Delivered:
 
     Parameters
     ----------
+    on : {"reached", "settled"}
+        Which samples count for an exit: those that reach it, or only those that it settles.
+    shares : {"balanced", "serving_rate"}
+        Weights of the exits, on top of which those of the samples are.
     score : str
         What the thresholds compare.
     folds : int
@@ -60,7 +64,12 @@ class Delivered:
     damping : float
         Share of the old weights that is kept, in [0, 1).
     floor : float
-        Share of each exit's weight that stays spread over all samples, in [0, 1]; at 1 this is `serving_rate`.
+        Least share of each exit's weight that stays spread over all samples, in [0, 1]; at 1 no sample counts more than
+        another.
+    effective : float
+        Least effective share of the samples, in (0, 1]: (sum w)^2 / (n sum w^2). Where few samples count for an exit,
+        the weight that stays spread over all is raised until its samples are worth that many: with the weight on a few,
+        an exit learns those few by heart.
     tolerance : float
         The weights are at their fixed point when a new replay would move less than this share of their mass; they are
         then left alone.
@@ -69,20 +78,28 @@ class Delivered:
         `coinfer.train.strategy_for`, which finds the thresholds anew each time so that the profile is kept.
     """
 
+    on: Literal["reached", "settled"] = "reached"
+    shares: Literal["balanced", "serving_rate"] = "balanced"
     score: str = "max_prob"
     folds: int = 2
     start: int = 4
     every: int = 3
     damping: float = 0.5
-    floor: float = 0.3
+    floor: float = 0.0
+    effective: float = 0.5
     tolerance: float = 0.02
     strategy: Callable[[Predictions, Profile], Strategy] | None = None
 
     def __post_init__(self) -> None:
+        for name, allowed in (("on", ("reached", "settled")), ("shares", ("balanced", "serving_rate"))):
+            if getattr(self, name) not in allowed:
+                msg = f"{name} cannot be {getattr(self, name)!r}; {nearest(str(getattr(self, name)), allowed)}"
+                raise UnknownNameError(msg)
         check_integer(self.folds, "folds", at_least=2)
         check_integer(self.start, "start", at_least=1)
         check_integer(self.every, "every", at_least=1)
         check_number(self.floor, "floor", at_most=1.0)
+        check_number(self.effective, "effective", above=0.0, at_most=1.0)
         check_number(self.tolerance, "tolerance", at_most=1.0)
         if not 0 <= check_number(self.damping, "damping") < 1:
             msg = f"damping must be in [0, 1), not {self.damping}"
@@ -115,13 +132,13 @@ class Noise:
         Mean loss of each exit.
     variance : tuple of float
         Variance of the gradient of one minibatch, summed over the parameters.
-    averaged : tuple of int
-        Clients that compute the exit.
+    averaged : tuple of float
+        How many gradients the mean over the clients that compute the exit is worth: (sum of n_c)^2 / sum of n_c^2.
     """
 
     loss: tuple[float, ...]
     variance: tuple[float, ...]
-    averaged: tuple[int, ...]
+    averaged: tuple[float, ...]
 
 
 def weights_for(
@@ -293,6 +310,11 @@ def passage(predictions: Predictions, strategy: Strategy, network: Network | Non
 def follow(old: Any, delivery: Delivery, shares: Sequence[float], settings: Delivered) -> tuple[Any, float]:
     """Return weights (N, exits) moved towards a delivery, and the share of their mass that a full move would shift."""
     rates = np.asarray(shares, np.float64)
-    target = (1 - settings.floor) * delivery.settled + settings.floor * rates
+    counting = delivery.settled if settings.on == "settled" else delivery.reached
+    share = np.maximum(counting.mean(axis=0), 1e-12)
+    # With a part m of the weight on that share of the samples, sum w^2 / n is 1 + m^2 (1 / share - 1).
+    most = np.sqrt((1 / settings.effective - 1) / np.maximum(1 / share - 1, 1e-12))
+    moving = np.minimum(1 - settings.floor, most)
+    target = rates * (1 + moving * (counting / share - 1))
     moved = float(np.abs(target - old).sum() / 2 / len(target))
     return settings.damping * old + (1 - settings.damping) * target, moved
