@@ -158,10 +158,12 @@ TRAININGS = {
     )
 }  # fmt: skip
 DELIVERIES = {
-    f"{on}, {shares}, floor {floor:g}": train.Delivered(on=on, shares=shares, floor=floor)
-    for on, shares, floor in (
-        ("settled", "serving_rate", 0.3), ("reached", "serving_rate", 0.3), ("settled", "balanced", 0.3),
-        ("reached", "balanced", 0.1), ("reached", "balanced", 0.3), ("reached", "balanced", 0.6),
+    f"{on}, {shares}, effective {effective:g}": train.Delivered(on=on, shares=shares, effective=effective)
+    for on, shares, effective in (
+        ("settled", "serving_rate", 0.1), ("settled", "serving_rate", 0.5), ("reached", "serving_rate", 0.5),
+        ("settled", "balanced", 0.5),
+        ("reached", "balanced", 0.1), ("reached", "balanced", 0.3), ("reached", "balanced", 0.5),
+        ("reached", "balanced", 0.7),
     )
 }  # fmt: skip
 
@@ -183,8 +185,8 @@ def choose(plan: Plan, images: Any, labels: Any, seeds: Sequence[int] = (100, 10
     for name, changes in TRAININGS.items():
         changed = replace(plan, settings=replace(plan.settings, **changes))
         yield f"| {name} | {100 * mean(changed, ('equal', 'serving_rate')):.2f} |"
-    for name, delivered in DELIVERIES.items():
-        yield f"| delivered: {name} | {100 * mean(plan, [delivered]):.2f} |"
+    for name, delivered in {"balanced": "balanced", **DELIVERIES}.items():
+        yield f"| {name} | {100 * mean(plan, [delivered]):.2f} |"
 
 
 # Reading the records ------------------------------------------------------------------------------------------------
