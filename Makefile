@@ -129,7 +129,7 @@ soak-faults: $(STAMPS)/package $(STAMPS)/test triton ## every fault of a real se
 	$(SAY) 'Faults, again and again'
 	@$(VENV)/bin/python bench/live_faults.py
 
-train-table: $(STAMPS)/package $(STAMPS)/test ## weights of early exits on MNIST-10k: seven profiles, five seeds; into docs/training.md
+train-table: $(STAMPS)/package $(STAMPS)/test ## weights of early exits on MNIST-10k: seven profiles, eight seeds; into docs/training.md
 	$(SAY) 'Training table'
 	@$(VENV)/bin/python bench/train_table.py
 

@@ -48,7 +48,8 @@ class Served:
     strategy : Forward
     correct : ndarray of bool, shape (N,)
         Whether each sample's served answer was right: what paired tests compare.
-    settled, reached : ndarray of bool, shape (N, exits)
+    right, settled, reached : ndarray of bool, shape (N, exits)
+        Whether each exit is right about each sample, and whether it settles or at least sees it.
     """
 
     accuracy: Estimate
@@ -58,6 +59,7 @@ class Served:
     calibration_by_exit: tuple[float, ...]
     strategy: Forward
     correct: NDArray[np.bool_]
+    right: NDArray[np.bool_]
     settled: NDArray[np.bool_]
     reached: NDArray[np.bool_]
 
@@ -106,6 +108,7 @@ def served(
         ),
         strategy=strategy,
         correct=(right & way.settled).any(axis=1),
+        right=right,
         settled=way.settled,
         reached=way.reached,
     )

@@ -89,7 +89,7 @@ class Settings:
         Standard deviation of Gaussian noise on the mean change, as a multiple of its sensitivity ``clip x largest
         weight``. Needs `clip`. The privacy that this buys depends on rounds and sampling; no accountant is included.
     warm_rounds : int
-        Rounds on serving rates before gradient noise is measured, for ``balanced``.
+        For ``balanced``: rounds on serving rates before gradient noise is first measured, and between measurements.
     allow_one_class : bool
         Whether a client whose rows are all of one class may take part.
     seed : int

@@ -8,13 +8,18 @@ trade-off, with the gradient noise measured on the clients instead of bounded:
     minimise over Lambda on the simplex:  M |Lambda - rates|_1 / 2  +  eta sum_e Lambda_e^2 v_e / k_e
 
 with M the largest loss of an exit minus the smallest (the first term then bounds how far the objective is from the
-served loss, whatever the sign of the difference), v_e the variance of one minibatch gradient of F_e, k_e the number of
-clients whose gradients of F_e are averaged, and eta the learning rate, divided by 1 - momentum (the second term is the
-drop in the objective that noise undoes in one step, at the largest stable step).
+served loss, whatever the sign of the difference), v_e the variance of one minibatch gradient of F_e, k_e how many such
+gradients the mean over clients is worth, and eta the learning rate, divided by 1 - momentum (the second term is the
+drop in the objective that noise undoes in one step, at the largest stable step). All of it is measured every few
+rounds, for the price of leaving the serving rates is the spread of the losses *now*: early on, exits that few clients
+train are far behind only because they are rarely trained, and a price taken then holds the weights at the serving
+rates for good.
 
-`delivered` goes further than a weight per exit. Under a strategy, exit e never answers the samples that stopped before
-it or went past it, so its loss should be taken over those that it settles. A replay of the network as it is says which;
-the weights are those of the next rounds.
+`delivered` goes further than a weight per exit. Under a strategy, exit e is never asked about the samples that stopped
+before it, so its loss should be taken over those that reach it. A replay of the network as it is says which; the
+weights of the samples are those of the next rounds, on top of balanced weights of the exits. Where few samples reach
+an exit, its weight may not rest on them alone: importance weights have variance too, so their effective share has a
+floor.
 """
 
 from __future__ import annotations
