@@ -46,9 +46,35 @@ def cifar():
     tiers = {"device": "resnet20", "edge": "resnet56", "cloud": "vgg16"}
     net = ci.Network.chain(tiers, delay_ms=[10, 40], service_ms=[2, 5, 20], price_usd=[0, 1e-5, 1e-4])
     yield "CIFAR-10, 3 tiers", preds, net, "max_prob", "vgg16", 0.01
+    tiers = {"device": "resnet20", "edge": "resnet32", "region": "resnet56", "cloud": "vgg16"}
+    prices = [0, 5e-6, 1e-5, 1e-4]
+    net = ci.Network.chain(tiers, delay_ms=[5, 10, 40], service_ms=[2, 3, 5, 20], price_usd=prices)
+    yield "CIFAR-10, 4 tiers", preds, net, "max_prob", "vgg16", 0.01
 
 
-HEAD = ("data", "cost fitted", "held out", "accuracy fitted", "held out", "optimism: mean (worst)", "certified", "held")
+HEAD = (
+    "data",
+    "cost fitted",
+    "held out",
+    "accuracy fitted",
+    "held out",
+    "optimism: mean (worst)",
+    "certified",
+    "held",
+    "gap: mean (worst)",
+)
+
+
+def gaps(found):
+    """How far the search was from the best, where exhaustive search could be made."""
+    known = [tuned.gap for tuned in found if tuned.gap is not None and tuned.gap.problems]
+    if not known:
+        return "exact"
+    mean = np.average([gap.mean for gap in known], weights=[gap.problems for gap in known])
+    lost = sum(gap.infeasible for gap in known)
+    more = f", {lost} infeasible" if lost else ""
+    search = f"{known[0].search}, {sum(gap.problems for gap in known)} x {known[0].samples:,} samples"
+    return f"{mean:.2%} ({max(gap.worst for gap in known):.2%}{more}): {search}"
 
 
 def line(cells):
@@ -83,6 +109,7 @@ def main():
                 f"{np.mean(optimism):+.4f} ({max(optimism):+.4f})",
                 f"{len(kept)} of {len(certified)}",
                 f"{held}" + (f", and {near} within noise" if near else "") + f", of {len(kept)}",
+                gaps(halves),
             ]
         )
 

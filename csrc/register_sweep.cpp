@@ -9,6 +9,7 @@
 #include "coinfer/sweep/cuts.hpp"
 #include "coinfer/sweep/grid.hpp"
 #include "coinfer/sweep/pairs.hpp"
+#include "coinfer/sweep/quantiles.hpp"
 #include "coinfer/sweep/risk.hpp"
 #include "coinfer/sweep/vectors.hpp"
 #include "coinfer/threads.hpp"
@@ -132,6 +133,22 @@ void register_sweep(py::module_& module) {
         return py::make_tuple(give(std::move(found.settled), {stages, count}), give_all(std::move(found.quantities)));
       },
       py::arg("evidence"), py::arg("thresholds"), py::arg("quantities"), py::arg("rows") = py::none(),
+      py::arg("threads") = 1);
+  sweep.def(
+      "quantiles",
+      [](const Evidence& evidence, const py::object& thresholds, const py::object& values, std::uint64_t reach,
+         const py::object& rows, unsigned threads) {
+        const auto bars = view<float>(thresholds, "thresholds");
+        const auto all = view<std::int64_t>(values, "values");
+        const auto chosen = rows_of(rows);
+        std::vector<std::int64_t> found;
+        {
+          const py::gil_scoped_release release;
+          found = quantiles(evidence, bars, all, reach, chosen, threads);
+        }
+        return give(std::move(found));
+      },
+      py::arg("evidence"), py::arg("thresholds"), py::arg("values"), py::arg("reach"), py::arg("rows") = py::none(),
       py::arg("threads") = 1);
   sweep.def(
       "cheapest_pair",

@@ -10,6 +10,7 @@
 #include "coinfer/sweep/bootstrap.hpp"
 #include "coinfer/sweep/grid.hpp"
 #include "coinfer/sweep/pairs.hpp"
+#include "coinfer/sweep/quantiles.hpp"
 #include "coinfer/sweep/risk.hpp"
 #include "coinfer/sweep/vectors.hpp"
 
@@ -177,6 +178,41 @@ TEST("vectors of thresholds, on every instruction set") {
       }
     }
     force("auto");
+  }
+}
+
+TEST("quantiles are those of the sorted values, on any rows, order of vectors and threads") {
+  for (unsigned seed = 0; seed < 12; ++seed) {
+    const std::size_t stages = 2 + seed % 3;
+    const World world = random_world(stages, 60, 6, seed);
+    std::mt19937 random(seed);
+    std::vector<std::uint32_t> rows;
+    for (std::uint32_t row = 0; row < 60; row += 1 + seed % 2) rows.push_back(row);
+    std::vector<std::int64_t> values = world.by_row;  // two tables: each row counts twice
+    for (const std::int64_t value : world.by_row) values.push_back(value * 2 + 7);
+    std::vector<float> thresholds;
+    for (std::size_t i = 0; i < 40 * (stages - 1); ++i) {
+      const auto draw = static_cast<int>(random() % 10);
+      thresholds.push_back(draw == 0   ? inf
+                           : draw == 1 ? -inf
+                           : draw == 2 ? std::numeric_limits<float>::quiet_NaN()
+                                       : static_cast<float>(draw - 4) / 7.0F);
+    }
+    const std::uint64_t reach = 1 + random() % (2 * rows.size());
+    const auto found = quantiles(world.evidence, thresholds, values, reach, rows, 1 + seed % 3);
+    for (std::size_t v = 0; v < 40; ++v) {
+      std::vector<std::int64_t> all;
+      for (const std::uint32_t row : rows) {
+        std::size_t stage = 0;
+        while (stage + 1 < stages && !(world.evidence.scores(stage)[row] >= thresholds[v * (stages - 1) + stage])) {
+          ++stage;
+        }
+        all.push_back(values[stage * 60 + row]);
+        all.push_back(values[(stages + stage) * 60 + row]);
+      }
+      std::sort(all.begin(), all.end());
+      CHECK_EQ(found[v], all[reach - 1]);
+    }
   }
 }
 

@@ -35,6 +35,14 @@ def vectors(
     rows: NDArray[np.uint32] | None = None,
     threads: int = 1,
 ) -> _Sums: ...
+def quantiles(
+    evidence: Evidence,
+    thresholds: NDArray[np.float32],
+    values: NDArray[np.int64],
+    reach: int,
+    rows: NDArray[np.uint32] | None = None,
+    threads: int = 1,
+) -> NDArray[np.int64]: ...
 def cheapest_pair(
     evidence: Evidence,
     cost: _Quantity,

@@ -7,12 +7,14 @@ taken to enter at the ingress nodes in equal parts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from coinfer._core import sweep
 from coinfer.errors import BadValueError, UnknownNameError, UnsupportedError, nearest
 from coinfer.tuning.constraint import QUANTITIES, quantile_of, subject_of
 from coinfer.tuning.ways import Way, way_through
@@ -33,10 +35,15 @@ Itinerary = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Sums:
-    """Of one path at P points: how many samples take each way ([way][P]), and what was added up row by row ([P])."""
+    """Of one path at P points: how many samples take each way ([way][P]), and what was added up row by row ([P]).
+
+    `by_row` also holds latency quantiles in nanoseconds, where they are known row by row alone. Of a single point,
+    `latency_ns` holds the latency of every row at every ingress node instead.
+    """
 
     taken: NDArray[np.int64]
     by_row: dict[str, NDArray[np.int64]]
+    latency_ns: NDArray[np.int64] | None = None
 
 
 @dataclass
@@ -68,6 +75,16 @@ class Path:
         summed = [sum(each) for each in zip(*per_ingress, strict=True)]
         total: NDArray[np.int64] = np.rint(np.array(np.broadcast_arrays(*summed))).astype(np.int64)
         return total
+
+    @property
+    def by_sample(self) -> bool:
+        """Whether latencies are known sample by sample, because service times were measured so."""
+        return any(way.by_sample for ways in self.costs for way in ways)
+
+    def latency_ns(self) -> NDArray[np.int64]:
+        """Give the latency of every sample by every way from every ingress node, [ingress][way][sample]."""
+        drawn = np.array([[way.draws_ns for way in ways] for ways in self.costs])
+        return np.ascontiguousarray(drawn, np.int64)
 
     def answers(self, way: int, rows: Any) -> NDArray[np.int32]:
         """Give the answer of samples that take a way: the newest that anybody gave."""
@@ -186,6 +203,30 @@ class Measures:
             path.tables[name] = table.reshape(-1)
         return path.tables[name]
 
+    def swept(
+        self,
+        path: Path,
+        cuts: NDArray[np.float32],
+        taken: NDArray[np.int64],
+        sums: Sequence[NDArray[np.int64]],
+        rows: NDArray[np.uint32],
+        threads: int = 1,
+    ) -> Sums:
+        """Name what a sweep gave at these thresholds ([point][stage but the last]); add what is no sum."""
+        by_row = dict(zip(self.row_names(path), sums, strict=True))
+        asked = {name: q for name in self.extra if (q := quantile_of(name)) is not None} if path.by_sample else {}
+        if asked and "latency_ns" not in path.tables:
+            path.tables["latency_ns"] = path.latency_ns()
+        for name, quantile in asked.items():
+            values, reach = path.tables["latency_ns"], _reach(quantile, len(rows) * len(path.ingresses))
+            if path.stages > 1:
+                bars = np.ascontiguousarray(cuts, np.float32)
+                by_row[name] = sweep.quantiles(path.evidence, bars, values, reach, rows, threads)
+            else:
+                alone = np.partition(values[:, 0, rows].reshape(-1), reach - 1)[reach - 1]
+                by_row[name] = np.full(len(cuts), alone)
+        return Sums(taken, by_row)
+
     def _flags(self, name: str, answers: NDArray[np.int32], rows: Any = slice(None)) -> NDArray[np.bool_]:
         about = subject_of(name)
         if about is not None and about[0] == "disagreement":
@@ -211,7 +252,7 @@ class Measures:
                 else:
                     values = self._flags(name, answers, rows)
                 by_row[name] = np.array([int(values.sum())], np.int64)
-            out.append(Sums(counts, by_row))
+            out.append(Sums(counts, by_row, path.latency_ns()[:, route, rows] if path.by_sample else None))
         return out
 
     def _answers(self, path: Path, rows: NDArray[np.uint32]) -> NDArray[np.int32]:
@@ -261,6 +302,8 @@ class Measures:
     ) -> NDArray[np.float64]:
         about, quantile = subject_of(name), quantile_of(name)
         if quantile is not None:
+            if any(path.by_sample for path in paths):
+                return self._quantile_by_sample(name, quantile, sums)
             return self._latency_quantile(quantile, paths, sums, len(rows))
         assert about is not None
         what, whom = about
@@ -270,9 +313,7 @@ class Measures:
         if what == "disagreement":
             return self._share(paths, sums, name, len(rows))
         if what == "accuracy_loss":
-            assert self.labels is not None
-            truth, answers = self.labels[rows], self._reference(whom)[rows]
-            loss: NDArray[np.float64] = np.mean((answers == truth)[truth >= 0]) - columns["accuracy"]
+            loss: NDArray[np.float64] = self.accuracy_of(whom, rows) - columns["accuracy"]
             return loss
         assert self.rate_rps is not None
         busy = _added(
@@ -284,17 +325,24 @@ class Measures:
         load: NDArray[np.float64] = self.rate_rps * busy / (len(rows) * len(self.ingresses)) / 1e9 / max(instances, 1)
         return load
 
+    def _quantile_by_sample(self, name: str, q: float, sums: Sequence[Sums]) -> NDArray[np.float64]:
+        if len(sums) == 1 and name in sums[0].by_row:
+            return np.asarray(sums[0].by_row[name] / 1e3)
+        parts = [each.latency_ns for each in sums]
+        if any(part is None for part in parts):
+            msg = (
+                f"{name} with measured service times is swept along one path, but paths differ between ingress nodes: "
+                "say which with ingress=, or give trace= to replay candidates"
+            )
+            raise UnsupportedError(msg)
+        every = np.concatenate([part.reshape(-1) for part in parts if part is not None])
+        return np.partition(every, _reach(q, len(every)) - 1)[[_reach(q, len(every)) - 1]] / 1e3
+
     def _latency_quantile(self, q: float, paths: Sequence[Path], sums: Sequence[Sums], n: int) -> NDArray[np.float64]:
         values, owners, weights = [], [], []
         for path, each in zip(paths, sums, strict=True):
             for ways in path.costs:
                 for at, way in enumerate(ways):
-                    if way.draws_ns is None:
-                        msg = (
-                            "latency quantiles need laws of the service times, not measured ones; bound "
-                            "latency_us_mean, or replay the tuned strategy on a trace"
-                        )
-                        raise UnsupportedError(msg)
                     values.append(np.sort(way.draws_ns))
                     owners.append(each.taken[at])
                     weights.append(1 / len(way.draws_ns))
@@ -354,6 +402,32 @@ class Measures:
         each: NDArray[np.float64] = total / len(self.ingresses)
         return each
 
+    def quantile(self, strategy: Strategy, name: str, rows: NDArray[np.uint32]) -> tuple[float, float, float]:
+        """Give a latency quantile and its 95 % interval, by that of the share of requests below it (Woodruff 1952)."""
+        q = quantile_of(name)
+        assert q is not None
+        paths = self.paths(strategy)
+        sums = self.taken(paths, rows)
+
+        def at(share: float) -> float:
+            share = min(max(share, 0.0), 1.0)
+            if any(path.by_sample for path in paths):
+                return float(self._quantile_by_sample(name, share, sums)[0])
+            return float(self._latency_quantile(share, paths, sums, len(rows))[0])
+
+        value = at(q)
+        below = np.zeros(len(rows))
+        for path in paths:
+            route = path.route[rows].astype(np.int64)
+            for ways in path.costs:
+                within = [way.draws_ns <= value * 1e3 for way in ways]
+                if path.by_sample:
+                    below += np.array(within)[route, rows]
+                else:
+                    below += np.array([each.mean() for each in within])[route]
+        half = 1.959963984540054 * float(below.std()) / len(self.ingresses) / math.sqrt(len(rows))
+        return value, min(at(q - half), value), max(at(q + half), value)
+
     def support(self, strategy: Strategy, name: str) -> tuple[str, float, float]:
         """Say which values a quantity can take for one sample, whatever was seen: the kind of `p_value`, low, most.
 
@@ -399,10 +473,21 @@ class Measures:
             raise UnknownNameError(msg)
         return known.index(name)
 
+    def accuracy_of(self, model: str, rows: NDArray[np.uint32]) -> float:
+        """Give the accuracy of a model alone."""
+        assert self.labels is not None
+        truth, answers = self.labels[rows], self._reference(model)[rows]
+        return float(np.mean((answers == truth)[truth >= 0]))
+
     def _reference(self, model: str) -> NDArray[np.int32]:
         if model not in self._references:
             self._references[model] = self.compiler.predictions[model].answers()
         return self._references[model]
+
+
+def _reach(q: float, count: int) -> int:
+    """Give how many values a quantile must not be exceeded by: nearest rank."""
+    return min(max(math.ceil(q * count * (1 - 1e-12)), 1), count)
 
 
 def _added(parts: Iterable[Any]) -> NDArray[Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from numbers import Real
 from os import PathLike
 from pathlib import Path
@@ -35,7 +35,7 @@ from coinfer.tuning.constraint import (
 )
 from coinfer.tuning.measuring import Columns, Measures
 from coinfer.tuning.outer import Variant, variants
-from coinfer.tuning.searching import Goal
+from coinfer.tuning.searching import Gap, Goal
 from coinfer.tuning.waiting import UnderLoad, Waiting
 
 if TYPE_CHECKING:
@@ -86,6 +86,9 @@ class Tuned:
         How the points were found: exactly, on a grid, by coordinate ascent.
     trail : tuple of float
         The objective after each step of the search; never worse.
+    gap : Gap or None
+        How far the search was from the best where that could be known; None if it was exhaustive, or candidates were
+        replayed.
     under_load : UnderLoad or None
         What was replayed on a trace, and on how many requests; None without a trace.
     warning : str
@@ -107,6 +110,7 @@ class Tuned:
     calibrated: int = 0
     method: str = ""
     trail: tuple[float, ...] = field(default=(), compare=False)
+    gap: Gap | None = field(default=None, compare=False)
     under_load: UnderLoad | None = field(default=None, compare=False)
     warning: str = ""
 
@@ -130,6 +134,7 @@ class Tuned:
             "held_out": self.held_out,
             "samples": {"fit": self.samples[0], "calibrate": self.calibrated, "measured": self.samples[1]},
             "method": self.method,
+            "gap": None if self.gap is None else asdict(self.gap),
             "under_load": None if self.under_load is None else self.under_load.to_dict(),
             "warning": self.warning or None,
             "certificate": None if self.certificate is None else self.certificate.to_dict(),
@@ -160,6 +165,8 @@ class Tuned:
     def notes(self) -> tuple[str, ...]:
         """What is to be said below the numbers: the certificate, what was replayed, and what was left out."""
         said = [self.certified_in_words] if self.asked else []
+        if self.gap is not None:
+            said.append(f"{self.gap}.")
         if self.under_load is not None:
             said.append(self.under_load.sentence)
         return (*said, self.warning) if self.warning else tuple(said)
@@ -379,6 +386,7 @@ def tune(
         calibrated=len(calibrate),
         method=best.method if len(found) == 1 else f"{len(found)} variants; {best.method}",
         trail=tuple(best.trail if trail is None else trail),
+        gap=best.gap() if waiting is None and best.gap is not None else None,
         under_load=under_load,
         warning=warning,
     )
@@ -588,8 +596,11 @@ def _measure(
         value = float(values[0])
         if np.isnan(value):
             continue
-        about, quantile = subject_of(name), quantile_of(name)
-        losses = None if quantile is not None else measures.losses(strategy, name, rows)
+        about = subject_of(name)
+        if quantile_of(name) is not None:
+            measured[name] = Estimate(*measures.quantile(strategy, name, rows), len(rows))
+            continue
+        losses = measures.losses(strategy, name, rows)
         if losses is None or len(losses) == 0:
             measured[name] = value
         elif name == "accuracy" or (about is not None and about[0] in ("recall", "disagreement")):

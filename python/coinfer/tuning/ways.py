@@ -31,18 +31,22 @@ _DRAWS = 2048
 class Way:
     """Mean nanoseconds (per sample where service times were measured), draws, pico-dollars, work per node.
 
-    `draws` is one number if nothing is random, None if times were measured per sample.
+    `draws` is one number if nothing is random; one per sample (`by_sample`) where some service times were measured per
+    sample, in this way or in another that it is compared with.
     """
 
     mean_ns: Any
-    draws_ns: NDArray[np.float64] | None
+    draws_ns: NDArray[np.float64]
     pico_usd: int
     busy_ns: dict[str, float]
+    by_sample: bool = False
 
 
 def way_through(compiler: Compiler, spec: PlanSpec, ingress: str, visited: Sequence[int], seed: int = 0) -> Way:
     """Add up a way: enter each stage, wait for the slowest of its members, and bring the answer back."""
     random = _random(compiler, spec, ingress, visited)
+    by_sample = any(isinstance(d.service, laws.Measured) for stage in spec.stages for d in stage.members)
+    size = len(compiler.predictions) if by_sample else _DRAWS
     rng = np.random.Generator(np.random.Philox(key=[seed, zlib.crc32(ingress.encode())]))
     hosts = compiler.hosts(spec, ingress)
     here = ingress
@@ -56,7 +60,7 @@ def way_through(compiler: Compiler, spec: PlanSpec, ingress: str, visited: Seque
         enter = compiler.leg(here, host, _payload(compiler, spec, at, "request_kb"))
         price += enter[1]
         mean = mean + _mean(enter)
-        draws = draws + _draw(enter, rng)
+        draws = draws + _draw(enter, rng, size)
         means, drawn = [], []
         for deployment in stage.members:
             model = compiler.network.model(deployment.model)
@@ -67,7 +71,7 @@ def way_through(compiler: Compiler, spec: PlanSpec, ingress: str, visited: Seque
             price += there[1] + back[1] + compiler.pico_usd(deployment)
             busy[deployment.node] = busy.get(deployment.node, 0.0) + float(np.mean(service))
             means.append(_mean(there) + service + _mean(back))
-            drawn.append(_draw(there, rng) + _served(deployment, service, rng, random) + _draw(back, rng))
+            drawn.append(_draw(there, rng, size) + _served(deployment, service, rng, size) + _draw(back, rng, size))
         slowest = drawn[0]
         for each in drawn[1:]:
             slowest = np.maximum(slowest, each)
@@ -84,8 +88,9 @@ def way_through(compiler: Compiler, spec: PlanSpec, ingress: str, visited: Seque
         here = host
     back = compiler.leg(here, ingress, _payload(compiler, spec, visited[-1], "answer_kb"))
     mean = mean + _mean(back)
-    draws = draws + _draw(back, rng)
-    return Way(mean, None if measured else np.atleast_1d(np.rint(draws)), price + back[1], busy)
+    draws = np.rint(draws + _draw(back, rng, size))
+    drawn_ns = np.broadcast_to(draws, size) if by_sample else np.atleast_1d(draws)
+    return Way(mean, drawn_ns, price + back[1], busy, by_sample)
 
 
 def _random(compiler: Compiler, spec: PlanSpec, ingress: str, visited: Sequence[int]) -> bool:
@@ -96,26 +101,24 @@ def _random(compiler: Compiler, spec: PlanSpec, ingress: str, visited: Sequence[
     )
 
 
-def _served(deployment: Deployment, mean_ns: Any, rng: np.random.Generator, random: bool) -> Any:
-    if not random or isinstance(mean_ns, np.ndarray):
-        return np.mean(mean_ns)
+def _served(deployment: Deployment, mean_ns: Any, rng: np.random.Generator, size: int) -> Any:
     match deployment.service:
         case laws.Exponential():
-            return rng.exponential(mean_ns, _DRAWS)
+            return rng.exponential(mean_ns, size)
         case laws.LogNormal(cv=cv):
             spread = np.log1p(cv * cv)
-            return rng.lognormal(np.log(max(mean_ns, 1e-9)) - spread / 2, np.sqrt(spread), _DRAWS)
+            return rng.lognormal(np.log(max(mean_ns, 1e-9)) - spread / 2, np.sqrt(spread), size)
         case laws.Gamma(cv=cv) if cv > 0:
-            return rng.gamma(1 / (cv * cv), mean_ns * cv * cv, _DRAWS)
+            return rng.gamma(1 / (cv * cv), mean_ns * cv * cv, size)
         case laws.Table() as law:
-            return rng.choice(np.array(law.at(1)) * 1e6, _DRAWS)
+            return rng.choice(np.array(law.at(1)) * 1e6, size)
     return mean_ns
 
 
-def _draw(leg: Leg, rng: np.random.Generator) -> Any:
+def _draw(leg: Leg, rng: np.random.Generator, size: int) -> Any:
     total: Any = float(leg[0])
     for _, jitter_ns in leg[2]:
-        total = total + rng.exponential(jitter_ns, _DRAWS)
+        total = total + rng.exponential(jitter_ns, size)
     return total
 
 

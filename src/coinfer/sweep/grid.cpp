@@ -133,14 +133,17 @@ std::vector<float> levels(const Evidence& evidence, std::size_t stage, std::size
   if (starts.size() <= inner) {
     for (const std::size_t start : starts) cut(start);
   } else {
+    std::vector<std::size_t> chosen;  // indices of starts, ascending
     std::size_t at = 0;
     for (std::size_t k = 1; k <= inner; ++k) {
+      // Where many scores are equal at the top, quantiles run out of groups: the last ones fill the grid.
       const std::size_t goal = scores.size() * k / (inner + 1);
       const auto found = std::lower_bound(starts.begin() + static_cast<std::ptrdiff_t>(at), starts.end(), goal);
-      if (found == starts.end()) break;
-      cut(*found);
-      at = static_cast<std::size_t>(found - starts.begin()) + 1;
+      const auto last = starts.size() - 1 - (inner - k);
+      chosen.push_back(std::min(static_cast<std::size_t>(found - starts.begin()), last));
+      at = chosen.back() + 1;
     }
+    for (const std::size_t start : chosen) cut(starts[start]);
   }
   out.push_back(std::numeric_limits<float>::infinity());
   return out;

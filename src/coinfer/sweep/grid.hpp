@@ -28,7 +28,7 @@ Grid grid(const Evidence& evidence, std::span<const std::vector<float>> threshol
           std::span<const Quantity> quantities, std::span<const std::uint32_t> rows = {}, unsigned threads = 1);
 
 /// At most `count` thresholds at quantiles of a stage's scores, ascending, from -inf to +inf; midway between distinct
-/// scores, so that ties are not cut. All cuts there are, if those are not more than `count`.
+/// scores, so that ties are not cut. All cuts there are, if those are not more than `count`; else exactly `count`.
 std::vector<float> levels(const Evidence& evidence, std::size_t stage, std::size_t count,
                           std::span<const std::uint32_t> rows = {});
 
