@@ -219,6 +219,7 @@ Vectors parse_table(PyObject* const* args, py::object& keep) {
 }
 
 PyObject* score_one(PyObject* const* args) {
+  if (!PyUnicode_Check(args[1]) || as_array(args[0]) == nullptr) return py::handle(Py_NotImplemented).inc_ref().ptr();
   py::object keep;
   const std::size_t kind = parse_kind(args[1], false);
   const Vectors vectors = parse_table(args, keep);
@@ -305,7 +306,10 @@ PyMethodDef method(const char* name, const char* doc) {
 void register_score(py::module_& module) {
   py::module_ submodule = module.def_submodule("score", "Confidence scores from logits or probabilities, in one pass.");
   static PyMethodDef methods[] = {
-      method<score_one, 6>("score", "score(z, kind, temperature, input, out, threads) -> (N,) float32"),
+      method<score_one, 6>(
+          "score",
+          "score(z, kind, temperature, input, out, threads) -> (N,) float32; NotImplemented where z is "
+          "no array or kind no string"),
       method<score_many, 7>("scores",
                             "scores(z, kinds, temperature, input, out, threads, results) -> rows without an answer; "
                             "the arrays are added to the dict `results`"),

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from coinfer import _core
-from coinfer.errors import BadValueError
+from coinfer.errors import BadValueError, UnknownNameError, nearest
 from coinfer.rule import ScoreRule
 
 if TYPE_CHECKING:
@@ -94,9 +94,27 @@ def score(
     >>> ci.score([[2.0, 0.0], [1.0, 1.0]], kind="logit_margin")
     array([2., 0.], dtype=float32)
     """
-    if not isinstance(kind, str) and isinstance(kind, ScoreRule):
+    made = _score(z, kind, temperature, input, out, threads)  # nothing before it: a small call costs half a microsecond
+    if made is NotImplemented:
+        return _score_other(z, kind, temperature, input, out, threads)
+    return made
+
+
+def _score_other(
+    z: Any,
+    kind: Any,
+    temperature: float,
+    input: str,
+    out: NDArray[np.float32] | None,
+    threads: int,
+) -> NDArray[np.float32]:
+    """Score what is not a NumPy array, or by a rule."""
+    if isinstance(kind, ScoreRule):
         return kind.score(z, temperature, input, out, threads)
-    return _score(z if type(z) is _ndarray else _table(z), kind, temperature, input, out, threads)
+    if not isinstance(kind, str):
+        msg = f"no kind of score is called {kind!r}; {nearest(repr(kind), KINDS)}"
+        raise UnknownNameError(msg)
+    return _score(_table(z), kind, temperature, input, out, threads)
 
 
 def scores(

@@ -67,20 +67,19 @@ bool streams(const Task& task, std::size_t& head) {
   return same && task.rows * wanted * sizeof(float) >= streamed_bytes;
 }
 
-std::size_t score_task(Task task) {
+std::size_t score_task(const Task& task) {  // copied only where there is much to do
   scoring::Kernel* const run = kernel();
   std::size_t head = 0, unanswered = 0;
-  if (streams(task, head)) {
-    if (head != 0) {
-      Task first = task;
-      first.rows = head;
-      unanswered = run(first);
-      task = advanced(task, head);
-      task.rows -= head;
-    }
-    task.stream = true;
+  if (!streams(task, head)) return run(task);
+  Task rest = task;
+  if (head != 0) {
+    rest.rows = head;
+    unanswered = run(rest);
+    rest = advanced(task, head);
+    rest.rows = task.rows - head;
   }
-  return unanswered + run(task);
+  rest.stream = true;
+  return unanswered + run(rest);
 }
 
 template <class T>
@@ -117,17 +116,19 @@ std::size_t score_copied(const Vectors& vectors, std::size_t begin, std::size_t 
   return unanswered;
 }
 
-std::size_t score_range(const Vectors& vectors, const Task& all, std::size_t begin, std::size_t end) {
-  Task task = all;
-  task.data = nullptr;
-  task.stride = 0;
-  task = advanced(task, begin);
+/// The rows from `begin` to `end`, with results from the first of them on in `task`.
+std::size_t score_rows(const Vectors& vectors, Task& task, std::size_t begin, std::size_t end) {
   if (vectors.float64) return score_copied<double>(vectors, begin, end, task);
   if (vectors.class_stride != 1 && vectors.classes > 1) return score_copied<float>(vectors, begin, end, task);
   task.stride = vectors.row_stride;
   task.data = static_cast<const float*>(vectors.data) + static_cast<std::ptrdiff_t>(begin) * vectors.row_stride;
   task.rows = end - begin;
   return score_task(task);
+}
+
+std::size_t score_range(const Vectors& vectors, const Task& all, std::size_t begin, std::size_t end) {
+  Task task = advanced(all, begin);  // its stride is 0 yet
+  return score_rows(vectors, task, begin, end);
 }
 
 }  // namespace
@@ -144,20 +145,21 @@ std::size_t score(const Vectors& vectors, const Scores& out, unsigned threads) {
   task.scale = static_cast<float>(scale);
   task.least = static_cast<float>(-125.0 / scale);
   task.energy_scale = static_cast<float>(temperature * 0.6931471805599453);
-  task.inverse_entropy =
-      vectors.classes == 1 ? 0.0F : static_cast<float>(1.0 / std::log2(static_cast<double>(vectors.classes)));
   task.label = out.label;
   const auto wanted = [&](Kind kind) { return out.kind[static_cast<std::size_t>(kind)]; };
   task.max_prob = wanted(Kind::max_prob);
   task.margin = wanted(Kind::margin);
   task.entropy = wanted(Kind::entropy);
+  if (task.entropy != nullptr && vectors.classes > 1) {
+    task.inverse_entropy = static_cast<float>(1.0 / std::log2(static_cast<double>(vectors.classes)));
+  }
   task.energy = wanted(Kind::energy);
   task.logit_margin = wanted(Kind::logit_margin);
   task.gini = wanted(Kind::gini);
 
   const std::size_t bytes = vectors.rows * vectors.classes * (vectors.float64 ? sizeof(double) : sizeof(float));
   const std::size_t useful = std::min<std::size_t>(std::max(1U, threads), bytes / bytes_per_thread + 1);
-  if (useful == 1) return score_range(vectors, task, 0, vectors.rows);
+  if (useful == 1) return score_rows(vectors, task, 0, vectors.rows);
   const std::size_t share = (vectors.rows / useful + block) / block * block;
   std::vector<std::size_t> unanswered(useful);
   {
