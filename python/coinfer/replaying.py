@@ -215,8 +215,11 @@ class Run:
             msg = f"quantiles must lie between 0 and 1, not {q!r}"
             raise BadValueError(msg)
         # A quotient is rounded as the literal that a share was written as; a product q n may miss a whole number.
-        reached = self._latency_ranks / self._latency_ranks[-1]
-        return self._latencies_ns[np.searchsorted(reached, shares)] / 1e3
+        total = float(self._latency_ranks[-1])
+        rank = np.ceil(shares * total)
+        rank -= (rank > 0) & ((rank - 1) / total >= shares)
+        rank += rank / total < shares
+        return self._latencies_ns[np.searchsorted(self._latency_ranks, rank.astype(np.uint64))] / 1e3
 
     def outcomes(self, start: int = 0, stop: int | None = None) -> pa.Table:
         """Work out what happened to every request.

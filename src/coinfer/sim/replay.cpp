@@ -117,30 +117,23 @@ Replay::Group Replay::group(const Lane& lane) const {
   return group;
 }
 
-Outcome Replay::deliver(std::size_t lane_index, std::uint32_t sample, std::uint64_t request,
-                        std::int64_t deadline_ns) const noexcept {
-  const Lane& lane = lanes_[lane_index];
+Replay::Fate Replay::fate(const Lane& lane, const Itinerary& itinerary, std::uint32_t sample, std::uint64_t request,
+                          std::int64_t deadline_ns) const noexcept {
   const Plan& plan = *lane.plan;
-  const Evidence& evidence = *lane.evidence;
   const std::size_t stages = plan.stages.size();
-  const Itinerary& itinerary = lane.decisions->itineraries[lane.decisions->route[sample]];
-  Outcome out;
-  std::int64_t network = 0;  // until the answer of the stage stands at its host
-  std::int64_t service = 0;
+  Fate fate;
   std::size_t from = 0;
   std::uint32_t travelled = 0;  // each passage over a link is a draw of its own
   std::int64_t returns = 0;     // the way back from the newest stage
-  std::size_t in_time = 0;      // stages whose answer the ingress would hold at the deadline
-  bool late = false;
   for (const std::uint8_t stage : itinerary) {
     const Leg& enter = lane.enter[from * stages + stage];
-    const std::int64_t arrives = network + service + travel(enter, seed_, request, travelled++);
-    if (arrives >= deadline_ns) {
-      late = true;
+    fate.entered_ns = fate.latency_ns() + travel(enter, seed_, request, travelled++);
+    if (fate.entered_ns >= deadline_ns) {
+      fate.late = true;
       break;
     }
-    network += arrives - network - service;
-    out.pico_usd += enter.pico_usd;
+    fate.network_ns = fate.entered_ns - fate.service_ns;
+    fate.pico_usd += enter.pico_usd;
     std::int64_t slowest = -1;
     std::int64_t slowest_service = 0;
     const Stage& group = plan.stages[stage];
@@ -150,34 +143,45 @@ Outcome Replay::deliver(std::size_t lane_index, std::uint32_t sample, std::uint6
       const std::int64_t took =
           travel(member.up, seed_, request, travelled) + worked + travel(member.down, seed_, request, travelled + 1);
       travelled += 2;
-      out.pico_usd += member.pico_usd + member.up.pico_usd + member.down.pico_usd;
+      fate.pico_usd += member.pico_usd + member.up.pico_usd + member.down.pico_usd;
       if (took > slowest) {
         slowest = took;
         slowest_service = worked;
       }
     }
-    service += slowest_service;
-    network += slowest - slowest_service;
-    out.settled = stage;
-    ++out.consulted;
+    fate.service_ns += slowest_service;
+    fate.network_ns += slowest - slowest_service;
+    fate.settled = stage;
+    ++fate.consulted;
     from = stage + std::size_t{1};
+    if (deadline_ns == no_deadline && fate.consulted < itinerary.size()) continue;
     returns = travel(lane.back[stage], seed_, request, travelled);
-    if (network + service + returns <= deadline_ns) in_time = out.consulted;
+    if (fate.latency_ns() + returns <= deadline_ns) fate.in_time = fate.consulted;
   }
-  if (out.consulted > 0) {
-    network += returns;
-    out.pico_usd += lane.back[out.settled].pico_usd;
+  if (fate.consulted > 0) {
+    fate.network_ns += returns;
+    fate.pico_usd += lane.back[fate.settled].pico_usd;
   }
-  late = late || network + service > deadline_ns;
-  std::size_t counts = out.consulted;
-  if (late) {
+  fate.late = fate.late || fate.latency_ns() > deadline_ns;
+  return fate;
+}
+
+Outcome Replay::ending(const Lane& lane, const Itinerary& itinerary, std::uint32_t sample, const Fate& fate,
+                       std::int64_t deadline_ns) const noexcept {
+  const Evidence& evidence = *lane.evidence;
+  Outcome out;
+  out.settled = fate.settled;
+  out.consulted = fate.consulted;
+  out.pico_usd = fate.pico_usd;
+  std::size_t counts = fate.consulted;
+  if (fate.late) {
     // The ingress waits until the deadline, then gives the best answer that has reached it.
-    out.service_ns = std::min(service, deadline_ns);
+    out.service_ns = std::min(fate.service_ns, deadline_ns);
     out.network_ns = deadline_ns - out.service_ns;
-    counts = in_time;
+    counts = fate.in_time;
   } else {
-    out.network_ns = network;
-    out.service_ns = service;
+    out.network_ns = fate.network_ns;
+    out.service_ns = fate.service_ns;
   }
   if (counts > 0) {
     out.answered_by = standing(evidence, std::span(itinerary).first(counts), sample);
@@ -185,11 +189,18 @@ Outcome Replay::deliver(std::size_t lane_index, std::uint32_t sample, std::uint6
   }
   out.confidence =
       out.answer == no_answer ? std::numeric_limits<float>::quiet_NaN() : evidence.scores(out.answered_by)[sample];
-  out.status = conclude(out.answer, evidence.miss(out.settled, sample) != 0, late);
+  out.status = conclude(out.answer, evidence.miss(out.settled, sample) != 0, fate.late);
   const Label truth = truth_.empty() ? no_answer : truth_[sample];
   const bool ended_well = out.status == Status::answered || out.status == Status::degraded;
   if (truth >= 0 && ended_well) out.correct = out.answer == truth ? 1 : 0;
   return out;
+}
+
+Outcome Replay::deliver(std::size_t lane_index, std::uint32_t sample, std::uint64_t request,
+                        std::int64_t deadline_ns) const noexcept {
+  const Lane& lane = lanes_[lane_index];
+  const Itinerary& itinerary = lane.decisions->itineraries[lane.decisions->route[sample]];
+  return ending(lane, itinerary, sample, fate(lane, itinerary, sample, request, deadline_ns), deadline_ns);
 }
 
 void Replay::add_codes(Tally& tally, std::size_t lane, std::span<const std::uint64_t> weight) const {
@@ -285,31 +296,105 @@ Tally Replay::run_counted(const Requests& requests) const {
   return tally;
 }
 
-Tally Replay::run_each(const Requests& requests, unsigned threads) const {
-  const std::size_t rows = requests.sample.size();
-  std::vector<std::int64_t> latency(rows);
-  const std::size_t parts = std::max<std::size_t>(1, std::min<std::size_t>(std::max(threads, 1U), rows / grain));
-  std::vector<Tally> tallies(parts, ledger_.empty());
-  split(parts, static_cast<unsigned>(parts), 1, [&](std::size_t first_part, std::size_t last_part) {
-    for (std::size_t part = first_part; part < last_part; ++part) {
-      for (std::size_t i = rows * part / parts; i < rows * (part + 1) / parts; ++i) {
-        const auto lane = static_cast<std::size_t>(requests.lane[i]);
-        const auto sample = static_cast<std::uint32_t>(requests.sample[i]);
-        const std::int64_t deadline = requests.deadline_ns.empty() ? no_deadline : requests.deadline_ns[i];
-        const Outcome outcome = deliver(lane, sample, requests.first + i, deadline);
-        ledger_.add(tallies[part], outcome, lane, outcome.latency_ns() <= deadline, 1);
-        ledger_.add(tallies[part], sample, outcome.correct >= 0, outcome.correct == 1, 1);
-        latency[i] = outcome.latency_ns();
+/// Requests that end in time end like others of their code, but for their times, and are counted; what the others come
+/// to is looked up in the evidence. All is asked for before it is needed, because samples come in random order.
+void Replay::deliver_each(const Requests& requests, std::size_t first, std::size_t last, Each& each) const {
+  constexpr std::size_t block = 256, ahead = 24;
+  struct Late {
+    std::size_t request, route;
+    Fate fate;
+  };
+  std::vector<std::vector<Fate>> still(lanes_.size());  // [lane][route], where nothing is random or measured
+  for (std::size_t lane = 0; lane < lanes_.size(); ++lane) {
+    if (measured_ || !fixed(lanes_[lane])) continue;
+    for (const Itinerary& way : lanes_[lane].decisions->itineraries) {
+      still[lane].push_back(fate(lanes_[lane], way, 0, 0, no_deadline));
+    }
+  }
+  const auto deadline_of = [&](std::size_t i) {
+    return requests.deadline_ns.empty() ? no_deadline : requests.deadline_ns[i];
+  };
+  std::vector<Late> late;
+  late.reserve(block);
+  const auto one = [&](std::size_t i) {
+    const auto lane_index = static_cast<std::size_t>(requests.lane[i]);
+    const auto sample = static_cast<std::uint32_t>(requests.sample[i]);
+    const Lane& lane = lanes_[lane_index];
+    const std::int64_t deadline = deadline_of(i);
+    const std::size_t group = group_of_[lane_index], code = groups_[group].code[sample], route = code / codes_per_route;
+    const Itinerary& itinerary = lane.decisions->itineraries[route];
+    Fate fate;
+    if (still[lane_index].empty()) {
+      fate = this->fate(lane, itinerary, sample, requests.first + i, deadline);
+    } else {
+      fate = still[lane_index][route];
+      if (fate.entered_ns >= deadline || fate.latency_ns() > deadline) {
+        fate = this->fate(lane, itinerary, sample, requests.first + i, deadline);
       }
     }
-  });
-  Tally tally = std::move(tallies.front());
-  for (std::size_t part = 1; part < parts; ++part) accumulate(tally, tallies[part]);
-  std::sort(latency.begin(), latency.end());
-  for (const std::int64_t ns : latency) {
-    if (tally.latencies.empty() || tally.latencies.back().first != ns) tally.latencies.emplace_back(ns, 0);
-    ++tally.latencies.back().second;
+    if (fate.late) {
+      const std::size_t counts = std::max<std::size_t>(fate.in_time, 1);
+      __builtin_prefetch(&lane.evidence->labels(itinerary[counts - 1])[sample]);
+      __builtin_prefetch(&each.late.sample_weight[sample]);
+      if (!truth_.empty()) __builtin_prefetch(&truth_[sample]);
+      late.push_back({i, route, fate});
+      return;
+    }
+    ++each.by_code[lane_index][code];
+    ++each.by_sample[group][sample];
+    each.network_ns += fate.network_ns;
+    each.service_ns += fate.service_ns;
+    each.latency[i] = fate.latency_ns();
+  };
+  for (std::size_t begin = first; begin < last; begin += block) {
+    for (std::size_t i = begin; i < std::min(last, begin + block); ++i) {
+      if (i + ahead < last) {
+        const std::size_t group = group_of_[static_cast<std::size_t>(requests.lane[i + ahead])];
+        const auto sample = static_cast<std::size_t>(requests.sample[i + ahead]);
+        __builtin_prefetch(&groups_[group].code[sample]);
+        __builtin_prefetch(&each.by_sample[group][sample], 1);
+      }
+      one(i);
+    }
+    for (const Late& entry : late) {
+      const auto lane_index = static_cast<std::size_t>(requests.lane[entry.request]);
+      const auto sample = static_cast<std::uint32_t>(requests.sample[entry.request]);
+      const Lane& lane = lanes_[lane_index];
+      const Outcome outcome =
+          ending(lane, lane.decisions->itineraries[entry.route], sample, entry.fate, deadline_of(entry.request));
+      ledger_.add(each.late, outcome, lane_index, true, 1);
+      ledger_.add(each.late, sample, outcome.correct >= 0, outcome.correct == 1, 1);
+      each.latency[entry.request] = outcome.latency_ns();
+    }
+    late.clear();
   }
+}
+
+Tally Replay::run_each(const Requests& requests, unsigned threads) const {
+  const std::size_t rows = requests.sample.size();
+  const auto latency = std::make_unique_for_overwrite<std::int64_t[]>(rows);
+  const std::size_t parts = std::max<std::size_t>(1, std::min<std::size_t>(std::max(threads, 1U), rows / grain));
+  std::vector<Each> each(parts);
+  for (Each& part : each) {
+    for (const std::uint32_t group : group_of_) part.by_code.emplace_back(groups_[group].example.size());
+    part.by_sample.assign(groups_.size(), std::vector<std::uint64_t>(samples_));
+    part.late = ledger_.empty();
+    part.latency = latency.get();
+  }
+  split(parts, static_cast<unsigned>(parts), 1, [&](std::size_t first_part, std::size_t last_part) {
+    for (std::size_t part = first_part; part < last_part; ++part) {
+      deliver_each(requests, rows * part / parts, rows * (part + 1) / parts, each[part]);
+    }
+  });
+  Tally tally = ledger_.empty();
+  for (const Each& part : each) {
+    accumulate(tally, counted(part.by_code, part.by_sample));
+    accumulate(tally, part.late);
+    tally.network_ns += part.network_ns;
+    tally.service_ns += part.service_ns;
+    tally.latency_ns += part.network_ns + part.service_ns;
+  }
+  tally.latencies = counted_times({latency.get(), rows});
   return tally;
 }
 

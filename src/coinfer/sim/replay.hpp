@@ -121,6 +121,35 @@ class Replay {
   std::vector<Group> groups_;
   std::vector<std::uint32_t> group_of_;  // [lane]
 
+  /// How far a request gets until it ends or its deadline passes, and when: all but what was answered.
+  struct Fate {
+    std::int64_t network_ns = 0;  // of a late one: until the deadline stopped it
+    std::int64_t service_ns = 0;
+    std::int64_t pico_usd = 0;
+    std::int64_t entered_ns = 0;  // the last stage
+    std::uint8_t settled = 0;     // as in Outcome
+    std::uint8_t consulted = 0;
+    std::uint8_t in_time = 0;  // stages whose answer the ingress holds at the deadline
+    bool late = false;
+
+    std::int64_t latency_ns() const noexcept { return network_ns + service_ns; }
+  };
+
+  /// What one thread finds out about requests that are delivered by themselves.
+  struct Each {
+    std::vector<std::vector<std::uint64_t>> by_code;    // [lane][code]: in time
+    std::vector<std::vector<std::uint64_t>> by_sample;  // [group][sample]: in time
+    Wide network_ns = 0;                                // in time
+    Wide service_ns = 0;
+    Tally late;
+    std::int64_t* latency = nullptr;  // [request]
+  };
+
+  Fate fate(const Lane& lane, const Itinerary& itinerary, std::uint32_t sample, std::uint64_t request,
+            std::int64_t deadline_ns) const noexcept;
+  Outcome ending(const Lane& lane, const Itinerary& itinerary, std::uint32_t sample, const Fate& fate,
+                 std::int64_t deadline_ns) const noexcept;
+  void deliver_each(const Requests& requests, std::size_t first, std::size_t last, Each& each) const;
   Group group(const Lane& lane) const;
   void add_codes(Tally& tally, std::size_t lane, std::span<const std::uint64_t> weight) const;
   void add_samples(Tally& tally, const Group& group, std::span<const std::uint64_t> weight) const;

@@ -1,13 +1,35 @@
 #include "coinfer/sim/tally.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <memory>
+#include <utility>
 
 namespace coinfer {
 namespace {
 
 void accumulate(std::vector<std::uint64_t>& into, const std::vector<std::uint64_t>& from) {
   for (std::size_t i = 0; i < into.size(); ++i) into[i] += from[i];
+}
+
+/// By digits of eleven bits from the lowest on, as far as any time has some.
+void sort_times(std::span<std::int64_t> times) {
+  constexpr std::size_t bits = 11, buckets = std::size_t{1} << bits;
+  std::uint64_t all = 0;
+  for (const std::int64_t ns : times) all |= static_cast<std::uint64_t>(ns);
+  const auto space = std::make_unique_for_overwrite<std::int64_t[]>(times.size());
+  std::span<std::int64_t> from = times, to{space.get(), times.size()};
+  for (unsigned shift = 0; shift < 64 && all >> shift != 0; shift += bits) {
+    std::array<std::size_t, buckets> start{};
+    const auto digit = [shift](std::int64_t ns) { return static_cast<std::uint64_t>(ns) >> shift & (buckets - 1); };
+    for (const std::int64_t ns : from) ++start[digit(ns)];
+    std::size_t sum = 0;
+    for (std::size_t& count : start) sum += std::exchange(count, sum);
+    for (const std::int64_t ns : from) to[start[digit(ns)]++] = ns;
+    std::swap(from, to);
+  }
+  if (from.data() != times.data()) std::ranges::copy(from, times.begin());
 }
 
 }  // namespace
@@ -47,6 +69,19 @@ Weighted condense(Weighted latencies) {
   }
   latencies.resize(kept);
   return latencies;
+}
+
+Weighted counted_times(std::span<std::int64_t> times) {
+  sort_times(times);
+  std::size_t distinct = times.empty() ? 0 : 1;
+  for (std::size_t i = 1; i < times.size(); ++i) distinct += times[i] != times[i - 1] ? 1 : 0;
+  Weighted counted;
+  counted.reserve(distinct);
+  for (std::size_t i = 0; i < times.size(); ++i) {
+    if (i == 0 || times[i] != times[i - 1]) counted.emplace_back(times[i], 0);
+    ++counted.back().second;
+  }
+  return counted;
 }
 
 std::int64_t Tally::quantile(double q) const {

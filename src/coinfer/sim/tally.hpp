@@ -92,4 +92,7 @@ void accumulate(Tally& into, const Tally& from);
 /// Sort, and add up the counts of equal latencies.
 Weighted condense(Weighted latencies);
 
+/// The distinct values among times >= 0, ascending, with their counts. Sorts them in place.
+Weighted counted_times(std::span<std::int64_t> times);
+
 }  // namespace coinfer
