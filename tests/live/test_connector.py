@@ -255,24 +255,29 @@ basicConstraints = critical,CA:TRUE
 """
 
 
-@pytest.mark.parametrize("scheme", ["grpcs", "https"])
-def test_an_expired_certificate_is_said_before_any_load(scheme, tmp_path):
-    """The handshake fails before a server says anything, so a bare TLS socket will do for one."""
-    pytest.importorskip("tritonclient.grpc")
+def certificate(folder, name="server", start="20200101000000Z", end="20990101000000Z"):
+    """Make a self-signed certificate for this machine, `name`.pem with `name`.key."""
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("needs openssl to make a certificate")
-    (tmp_path / "ca.cnf").write_text(CA)
-    (tmp_path / "index.txt").touch()
-    (tmp_path / "serial").write_text("01\n")
-    request = "req -new -newkey rsa:2048 -nodes -keyout key.pem -out csr.pem -subj /CN=localhost"
-    sign = "ca -config ca.cnf -selfsign -batch -notext -in csr.pem -keyfile key.pem -out cert.pem"
-    for command in (request, f"{sign} -startdate 20200101000000Z -enddate 20200201000000Z"):
-        subprocess.run([openssl, *command.split()], cwd=tmp_path, check=True, capture_output=True)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
-    context.set_alpn_protocols(["h2"] if scheme == "grpcs" else ["http/1.1"])
-    rows = np.zeros((2, 4), np.float32)
+    (folder / "ca.cnf").write_text(CA)
+    (folder / "index.txt").write_text("")
+    (folder / "serial").write_text("01\n")
+    new = "req -new -nodes -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -subj /CN=localhost"
+    request = f"{new} -keyout {name}.key -out csr.pem"
+    sign = f"ca -config ca.cnf -selfsign -batch -notext -in csr.pem -keyfile {name}.key -out {name}.pem"
+    for command in (request, f"{sign} -startdate {start} -enddate {end}"):
+        subprocess.run([openssl, *command.split()], cwd=folder, check=True, capture_output=True)
+    return folder / f"{name}.pem", folder / f"{name}.key"
+
+
+@contextlib.contextmanager
+def tls_listener(context, handle):
+    """Accept TLS connections on the loopback interface, each handled by a thread of its own; gives the port."""
+
+    def one(connection):
+        with contextlib.suppress(OSError), context.wrap_socket(connection, server_side=True) as secure:
+            handle(secure)
 
     def serve(listener):
         while True:
@@ -280,16 +285,115 @@ def test_an_expired_certificate_is_said_before_any_load(scheme, tmp_path):
                 connection, _ = listener.accept()
             except OSError:
                 return
-            with contextlib.suppress(OSError), context.wrap_socket(connection, server_side=True):
-                pass
+            threading.Thread(target=one, args=(connection,), daemon=True).start()
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=serve, args=(listener,), daemon=True)
         thread.start()
-        url = f"{scheme}://localhost:{listener.getsockname()[1]}"
-        node = Node("n", 0, triton=url, tls={"ca": str(tmp_path / "cert.pem")})
-        network = Network((node,), (), (), (deployment(),), control="ingress")
-        with pytest.raises(UnavailableError, match=r"m@n at .* cannot be reached: .*certificate has expired"):
-            run(network, ci.Local(), rows, concurrency=1, out=tmp_path / "run")
+        yield listener.getsockname()[1]
         listener.shutdown(socket.SHUT_RDWR)
         thread.join(5)
+
+
+@pytest.mark.parametrize("scheme", ["grpcs", "https"])
+def test_an_expired_certificate_is_said_before_any_load(scheme, tmp_path):
+    """The handshake fails before a server says anything, so a bare TLS socket will do for one."""
+    pytest.importorskip("tritonclient.grpc")
+    pem, key = certificate(tmp_path, end="20200201000000Z")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem, key)
+    context.set_alpn_protocols(["h2"] if scheme == "grpcs" else ["http/1.1"])
+    with tls_listener(context, lambda _: None) as port:
+        node = Node("n", 0, triton=f"{scheme}://localhost:{port}", tls={"ca": str(pem)})
+        network = Network((node,), (), (), (deployment(),), control="ingress")
+        with pytest.raises(UnavailableError, match=r"m@n at .* cannot be reached: .*certificate has expired"):
+            run(network, ci.Local(), np.zeros((2, 4), np.float32), concurrency=1, out=tmp_path / "run")
+
+
+GUARDED = """
+import json
+import numpy as np
+import triton_python_backend_utils as backend
+
+class TritonPythonModel:
+    def execute(self, requests):
+        return [self.answer(json.loads(r.parameters()), backend.get_input_tensor_by_name(r, "X")) for r in requests]
+
+    def answer(self, headers, rows):
+        if headers.get("authorization") != "Bearer open sesame" or not headers.get("traceparent", "").startswith("00-"):
+            return backend.InferenceResponse([], error=backend.TritonError(f"not let in: {sorted(headers)}"))
+        probs = np.tile(np.float32([0.1, 0.2, 0.7]), (len(rows.as_numpy()), 1))
+        return backend.InferenceResponse([backend.Tensor("Y", probs)])
+"""
+GUARDED_CONFIG = """
+name: "m"
+backend: "python"
+max_batch_size: 8
+input [ { name: "X", data_type: TYPE_FP32, dims: [ 4 ] } ]
+output [ { name: "Y", data_type: TYPE_FP32, dims: [ 3 ] } ]
+"""
+
+
+@pytest.mark.live
+def test_certificates_token_and_traceparent_reach_a_real_server(tmp_path, monkeypatch):
+    """A model that answers nobody without token and trace, on a server that wants a client's certificate."""
+    require_triton()
+    from coinfer.live import Settings
+    from coinfer.live.triton import Server, free_ports
+
+    pem, key = certificate(tmp_path)
+    own_pem, own_key = certificate(tmp_path, "client")
+    (tmp_path / "models/m/1").mkdir(parents=True)
+    (tmp_path / "models/m/1/model.py").write_text(GUARDED)
+    (tmp_path / "models/m/config.pbtxt").write_text(GUARDED_CONFIG)
+    options = {"use-ssl": "true", "use-ssl-mutual": "true", "server-cert": pem, "server-key": key, "root-cert": own_pem}
+    server = Server(
+        "n",
+        tmp_path / "models",
+        tmp_path,
+        *free_ports(2),
+        [
+            *(f"--grpc-{name}={value}" for name, value in options.items()),
+            "--grpc-header-forward-pattern=.*",
+            "--http-header-forward-pattern=.*",
+        ],
+    )
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=own_pem)
+    context.load_cert_chain(pem, key)
+    context.verify_mode = ssl.CERT_REQUIRED
+
+    def relay(secure):
+        """Triton's HTTP endpoint speaks no TLS: what ends it stands before the server, as everywhere."""
+        with socket.create_connection(("127.0.0.1", server.http_port)) as plain:
+            back = threading.Thread(target=pump, args=(plain, secure), daemon=True)
+            back.start()
+            pump(secure, plain)
+            back.join(5)
+
+    def pump(source, sink):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+    def answers(url, out, *, traceparent=True, **tls):
+        node = Node("n", 0, triton=url, token_env="COINFER_TEST_TOKEN", tls={"ca": str(pem), **tls})
+        network = Network((node,), (), (), (deployment(),), control="ingress")
+        result = run(network, ci.Local(), np.zeros((20, 4), np.float32), concurrency=4, out=tmp_path / out, warm_up=0,
+                     settings=Settings(traceparent=traceparent))  # fmt: skip
+        return {name: n for name, n in result.summary.status.items() if n}
+
+    monkeypatch.setenv("COINFER_TEST_TOKEN", "open sesame")
+    own = {"cert": str(own_pem), "key": str(own_key)}
+    server.start()
+    try:
+        with tls_listener(context, relay) as port:
+            for scheme, at in (("grpcs", server.grpc_port), ("https", port)):
+                url = f"{scheme}://localhost:{at}"
+                assert answers(url, scheme, **own) == {"answered": 20}
+                assert answers(url, f"{scheme}-untraced", traceparent=False, **own) == {"failed": 20}
+                with pytest.raises(UnavailableError, match=f"m@n at {url} cannot be reached"):
+                    answers(url, f"{scheme}-none")
+                assert not (tmp_path / f"{scheme}-none").exists()
+    finally:
+        server.stop()

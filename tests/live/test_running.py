@@ -440,6 +440,9 @@ def test_metrics_add_up(local, data, tmp_path):
     go(local, data, tmp_path / "run", metrics=f":{port}")
     timer.join()
     text = seen[0]
+    last = (tmp_path / "run/metrics-0.prom").read_text().splitlines()
+    assert sum(float(x.split()[-1]) for x in last if x.startswith("coinfer_requests_total{")) == 200
+    assert "coinfer_requests_in_flight 0" in last
     for name in ("coinfer_requests_total", "coinfer_attempts_total", "coinfer_endpoint_breaker_open"):
         assert f"# TYPE {name}" in text
     done = sum(float(x.split()[-1]) for x in text.splitlines() if x.startswith("coinfer_requests_total{"))

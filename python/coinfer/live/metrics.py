@@ -24,6 +24,7 @@ _HELP: Final = {
     "coinfer_retries_total": ("counter", "Attempts after the first."),
     "coinfer_hedges_total": ("counter", "Second requests sent because the first was slow, by whether they won."),
     "coinfer_deadline_missed_total": ("counter", "Requests that ended after their deadline."),
+    "coinfer_load_started_timestamp_seconds": ("gauge", "Unix time that the microseconds of the journal count from."),
     "coinfer_requests_in_flight": ("gauge", "Requests that have started and not ended."),
     "coinfer_endpoint_in_flight": ("gauge", "Requests sent to a server and not answered."),
     "coinfer_endpoint_breaker_open": ("gauge", "1 if the endpoint's breaker is open, 0.5 while it probes."),
@@ -58,7 +59,7 @@ class Metrics:
         for (name, labels), value in sorted(self.counts.items()):
             lines[name].append(f"{name}{_braces(labels)} {value}")
         for name, labels, number in gauges:
-            lines[name].append(f"{name}{_braces(labels)} {number:g}")
+            lines[name].append(f"{name}{_braces(labels)} {number:.17g}")
         for (name, labels), hist in sorted(self._hists.items()):
             running = 0.0
             for bound, n in zip((*map(str, _BOUNDS_S), "+Inf"), hist[:-1], strict=True):

@@ -657,7 +657,11 @@ class Router:
 
     def gauges(self) -> list[Gauge]:
         """Read what is not a counter."""
-        found: list[Gauge] = [("coinfer_requests_in_flight", "", self.budget.active)]
+        started_s = time.time() - time.monotonic() + self.start_s
+        found: list[Gauge] = [
+            ("coinfer_load_started_timestamp_seconds", "", started_s),
+            ("coinfer_requests_in_flight", "", self.budget.active),
+        ]
         for pool in self.pools:
             for endpoint in pool.endpoints:
                 labels = f'{pool.labels},endpoint="{endpoint.url}"'

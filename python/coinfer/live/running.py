@@ -457,6 +457,7 @@ class _Session:
                         ticker.cancel()
             finally:
                 journal.close()
+                (folder / f"metrics-{segment}.prom").write_text(router.metrics.render(router.gauges()), "utf-8")
         finally:
             if server is not None:
                 server.close()

@@ -86,14 +86,25 @@ class Server:
         Where its backend and its log go.
     grpc_port, http_port : int
         On the loopback interface.
+    options : sequence of str
+        More of the server's options, such as ``--grpc-use-ssl=true``.
     """
 
-    def __init__(self, name: str, repository: Path, folder: Path, grpc_port: int, http_port: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        repository: Path,
+        folder: Path,
+        grpc_port: int,
+        http_port: int,
+        options: Sequence[str] = (),
+    ) -> None:
         self.name = name
         self.repository = repository
         self.folder = folder
         self.grpc_port = grpc_port
         self.http_port = http_port
+        self.options = options
         self.log = folder / f"{name}.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._shared = ""
@@ -135,6 +146,7 @@ class Server:
             "--log-warning=true",
             "--log-info=false",
             f"--backend-config=python,shm-region-prefix-name={self._shared}",
+            *self.options,
         ]
         with self.log.open("ab") as log:
             self._process = (
