@@ -5,8 +5,8 @@ devices, two edges, a cloud) stands for a larger one; each seed draws its own tr
 initial weights and order of batches. Strategies that do not look at the profile (equal, compute, separate models) are
 trained once per seed and split. Everything compared is paired: same seed, same samples, same initial weights.
 
-Whatever was chosen (how to train, what `delivered` counts) was chosen by ``--choose``: with other seeds, measured on
-3,000 images that are set aside, so that no training, calibration or test sample of the table is among them.
+``--choose`` compares ways to train and to deliver with other seeds, on 3,000 images that are set aside: no training,
+calibration or test sample of the table is among them. docs/training.md says which choices rest on it, and which do not.
 """
 
 from __future__ import annotations
