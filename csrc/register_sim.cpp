@@ -323,6 +323,12 @@ void register_queues(py::module_& sim) {
              self.queues->finish();
            })
       .def("tally", [](const HeldQueues& self) { return tally_of(self.queues->tally()); })
+      .def_property_readonly("latencies_ns",
+                             [](const py::object& self) {
+                               const std::span<const std::int64_t> latencies =
+                                   self.cast<const HeldQueues&>().queues->latencies();
+                               return lend(latencies.data(), {static_cast<py::ssize_t>(latencies.size())}, self);
+                             })
       .def("stations", [](const HeldQueues& self) { return loads_of(self.queues->stations()); })
       .def("links", [](const HeldQueues& self) { return loads_of(self.queues->links()); })
       .def("rescue",
@@ -431,6 +437,19 @@ void register_sim(py::module_& module) {
           py::arg("lane"), py::arg("sample"), py::arg("deadline_ns") = py::none(), py::arg("first") = 0,
           py::arg("threads") = 1);
 
+  sim.def(
+      "nearest_ranks",
+      [](const py::object& values, const py::object& shares) {
+        const auto numbers = view<std::int64_t>(values, "values");
+        const auto asked = view<double>(shares, "shares");
+        std::vector<std::int64_t> out;
+        {
+          const py::gil_scoped_release release;
+          out = nearest_ranks(numbers, asked);
+        }
+        return give(std::move(out));
+      },
+      py::arg("values"), py::arg("shares"));
   register_queues(sim);
   sim.def("philox", &philox, py::arg("counter"), py::arg("key"));
 }

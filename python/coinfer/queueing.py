@@ -189,6 +189,8 @@ class Queued:
     def tally(self, queues: sim.Queues) -> dict[str, Any]:
         """Give the sums so far, with `stations` and `links` by name."""
         tally = queues.tally()
+        if not len(tally["latencies_ns"]):
+            tally["latencies_ns"], tally["latency_counts"] = queues.latencies_ns, None
         tally["stations"] = self._stations(queues)
         tally["links"] = self._links(queues)
         tally["rescue"] = queues.rescue()

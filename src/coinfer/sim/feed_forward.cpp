@@ -1,53 +1,61 @@
 // The feed-forward engine: no list of events at all.
 //
 // Where decisions are made ahead, nobody overtakes in a queue and requests visit stations in one order (no cycles), the
-// stations can be worked through one after the other, a window of the trace at a time. A station with k instances is
-// its k free times in order: who arrives at t starts at max(t, free[0]), and free times stay sorted by one min and one
-// max each, without a branch. What leaves a station goes to the inbox of the next one, and is released up to a
-// watermark: the earliest time at which anything could still arrive, from the next request of the trace and the
-// shortest ways. Items that arrive at the same time are served in the order of requests, as in the other engines.
+// stations can be worked through one after the other, a window of the trace at a time. A station with k instances that
+// all take equally long starts its n-th request when the (n - k)-th is done, a ring of k times; else it is its k free
+// times in order (Kiefer and Wolfowitz 1955): who arrives at t starts at max(t, free[0]). What leaves a station goes to
+// the inbox of the next one, and is released up to a watermark: the earliest time at which anything could still arrive,
+// from the next request of the trace and the shortest ways. Items that arrive at the same time are served in the order
+// of requests, as in the other engines.
 //
-// Memory is bounded by a window and by what is on its way.
-#include <limits>
+// Memory is bounded by a window and by what is on its way. What does not depend on time (answers, prices) is counted
+// when a request enters.
+#include <bit>
+#include <memory>
+#include <tuple>
 
 #include "coinfer/sim/queues_core.hpp"
 
 namespace coinfer {
 namespace {
 
-constexpr std::size_t window = 8192;
+constexpr std::size_t window_min = 4096;
 
 /// A visit of one station, and what follows it.
 struct Visit {
-  std::uint32_t station = 0;
-  bool last = false;
-  bool random = false;        // jitter on the way that follows
   std::int64_t after_ns = 0;  // from the end of service to the next station, or to the ingress
+  std::uint32_t next = 0;     // station; after the last visit the place of nobody
+  bool last = false;
+  bool random = false;     // jitter on the way that follows
+  std::uint32_t draw = 0;  // of this visit's way down; those that follow count on
+  std::uint32_t station = 0;
+  std::uint32_t lane = 0;
   const Consult* consult = nullptr;
   const Leg* enter = nullptr;  // of the next stage, or the way back
   const Leg* up = nullptr;     // of the next stage
-  std::uint32_t draw = 0;      // of this visit's way down; those that follow count on
 };
 
 struct Item {
   std::int64_t at = 0;
   std::int64_t arrival = 0;
-  std::int64_t queue = 0;
-  std::int64_t service = 0;
   std::uint64_t request = 0;
   std::uint32_t sample = 0;
   std::uint32_t visit = 0;
-  std::uint32_t lane = 0;
 };
 
+/// Items on their way to a station, in no order; written at `end` by whoever feeds it, after making room.
 struct Inbox {
-  std::vector<Item> items;
-  bool sorted = true;
+  std::unique_ptr<Item[]> items;
+  std::size_t room = 0;
+  std::size_t size = 0;
 
-  void push(const Item& item) {
-    sorted = sorted && (items.empty() || items.back().at < item.at ||
-                        (items.back().at == item.at && items.back().request < item.request));
-    items.push_back(item);
+  void make_room(std::size_t more) {
+    if (size + more <= room) return;
+    const std::size_t wanted = std::max(size + more, 2 * room);
+    std::unique_ptr<Item[]> larger(new Item[wanted]);
+    std::copy_n(items.get(), size, larger.get());
+    items = std::move(larger);
+    room = wanted;
   }
 };
 
@@ -96,13 +104,15 @@ class FeedForward final : public Queues::Core {
       : Core(std::move(lanes), truth, classes, seed, std::move(stations), links, std::move(outputs), options),
         replay_(lanes_, truth, classes, seed),
         order_(ordered(lanes_, config_.size())),
-        inbox_(config_.size()),
+        inbox_(config_.size() + 1),
         free_(config_.size()),
+        turn_(config_.size()),
         horizon_(config_.size()),
         by_sample_(replay_.group_count()) {
-    for (std::size_t d = 0; d < config_.size(); ++d) free_[d].assign(config_[d].instances, INT64_MIN);
+    for (std::size_t d = 0; d < config_.size(); ++d) free_[d].assign(config_[d].instances, INT64_MIN / 2);
     for (auto& counts : by_sample_) counts.resize(lanes_.front().evidence->rows);
     for (std::uint32_t lane = 0; lane < lanes_.size(); ++lane) lay_out(lane);
+    gather_feeds();
   }
 
   std::uint64_t in_flight() const noexcept override { return arrived_ - ended_; }
@@ -113,10 +123,16 @@ class FeedForward final : public Queues::Core {
     if (!batch.deadline_ns.empty() || !batch.priority.empty()) {
       throw std::invalid_argument("feed-forward knows neither deadlines nor priorities");
     }
-    for (std::size_t first = 0; first < rows; first += window) {
-      const std::size_t last = std::min(rows, first + window);
+    for (std::size_t first = 0; first < rows;) {
+      const std::size_t last = std::min(rows, first + (window_ - entered_));
       for (std::size_t i = first; i < last; ++i) enter(batch, i);
-      release(last < rows ? batch.arrival_ns[last] : batch.arrival_ns[last - 1]);
+      entered_ += last - first;
+      first = last;
+      if (entered_ < window_) break;  // the next batch fills it
+      release(last < rows ? batch.arrival_ns[last] : newest_);
+      entered_ = 0;
+      // Where much is under way, looking through it costs more than a larger window.
+      window_ = std::max<std::size_t>(window_min, in_flight());
     }
   }
 
@@ -126,20 +142,23 @@ class FeedForward final : public Queues::Core {
   }
 
   Tally tally() const override {
-    const Tally times = Core::tally();
+    Tally times = Core::tally();
     Tally out = replay_.counted(by_code_, by_sample_);
     if (out.requests != counted_) throw std::logic_error("requests were lost or counted twice");
     out.latency_ns = latency_;
-    out.queue_ns = queue_;
-    out.service_ns = service_;
-    out.network_ns = latency_ - queue_ - service_;
-    out.latencies = times.latencies;
+    for (const Load& load : station_loads_) {
+      out.queue_ns += load.wait_ns;
+      out.service_ns += load.busy_ns;
+    }
+    out.network_ns = latency_ - out.queue_ns - out.service_ns;
+    out.latencies = std::move(times.latencies);
     return out;
   }
 
  private:
   struct Way {
     std::uint32_t first = 0;  // visit
+    std::uint32_t station = 0;
     std::int64_t lead_ns = 0;
     const Leg* enter = nullptr;
     const Leg* up = nullptr;
@@ -150,19 +169,23 @@ class FeedForward final : public Queues::Core {
   std::vector<std::uint32_t> order_;
   std::vector<Visit> visits_;
   std::vector<std::vector<Way>> ways_;  // [lane][route]
-  std::vector<Feed> feeds_;
-  std::vector<Inbox> inbox_;
+  std::vector<Feed> feeds_;             // by source
+  std::vector<std::size_t> feeds_of_;   // [station]: its first feed
+  std::vector<Inbox> inbox_;            // [station]; the last is nobody's
   std::vector<std::vector<std::int64_t>> free_;
+  std::vector<std::size_t> turn_;      // [station]: position in the ring
   std::vector<std::int64_t> horizon_;  // [station]: nothing arrives earlier any more
   std::vector<std::vector<std::uint64_t>> by_code_;
   std::vector<std::vector<std::uint64_t>> by_sample_;
   Wide latency_ = 0;
-  Wide queue_ = 0;
-  Wide service_ = 0;
   std::uint64_t counted_ = 0;
   std::int64_t newest_ = 0;
+  std::size_t window_ = window_min;
+  std::size_t entered_ = 0;  // since the last release
+  std::vector<Item> due_;
   std::vector<Item> scratch_;
   std::vector<std::uint32_t> starts_;
+  std::vector<std::int64_t> ends_;  // latencies
 
   /// The visits of each route of a lane, with all that is fixed about the ways between them added up.
   void lay_out(std::uint32_t at) {
@@ -175,16 +198,19 @@ class FeedForward final : public Queues::Core {
     for (const Itinerary& itinerary : lane.decisions->itineraries) {
       Way way;
       way.first = static_cast<std::uint32_t>(visits_.size());
+      way.station = place(itinerary.front());
       way.enter = &lane.enter[itinerary.front()];
       way.up = &lane.members[member(itinerary.front())].up;
       way.lead_ns = way.enter->ns + way.up->ns;
       way.random = !way.enter->jitters.empty() || !way.up->jitters.empty();
-      feeds_.push_back({unbounded, place(itinerary.front()), way.lead_ns});
+      feeds_.push_back({unbounded, way.station, way.lead_ns});
       for (std::size_t i = 0; i < itinerary.size(); ++i) {
         Visit visit;
         visit.station = place(itinerary[i]);
+        visit.lane = at;
         visit.consult = &lane.members[member(itinerary[i])];
         visit.last = i + 1 == itinerary.size();
+        visit.next = visit.last ? static_cast<std::uint32_t>(config_.size()) : place(itinerary[i + 1]);
         visit.draw = static_cast<std::uint32_t>(3 * i + 2);
         visit.after_ns = visit.consult->down.ns;
         visit.random = !visit.consult->down.jitters.empty();
@@ -198,11 +224,32 @@ class FeedForward final : public Queues::Core {
         }
         visit.after_ns += visit.enter->ns;
         visit.random = visit.random || !visit.enter->jitters.empty();
-        if (!visit.last) feeds_.push_back({visit.station, place(itinerary[i + 1]), visit.after_ns});
+        if (!visit.last) feeds_.push_back({visit.station, visit.next, visit.after_ns});
         visits_.push_back(visit);
       }
       ways_.back().push_back(way);
     }
+  }
+
+  /// Sort feeds by source, and keep the shortest of each pair.
+  void gather_feeds() {
+    std::sort(feeds_.begin(), feeds_.end(), [](const Feed& a, const Feed& b) {
+      return std::tie(a.source, a.target, a.lag_ns) < std::tie(b.source, b.target, b.lag_ns);
+    });
+    feeds_.erase(std::unique(feeds_.begin(), feeds_.end(),
+                             [](const Feed& a, const Feed& b) { return a.source == b.source && a.target == b.target; }),
+                 feeds_.end());
+    for (std::uint32_t station = 0; station <= config_.size(); ++station) {
+      const auto first =
+          std::partition_point(feeds_.begin(), feeds_.end(), [&](const Feed& feed) { return feed.source < station; });
+      feeds_of_.push_back(static_cast<std::size_t>(first - feeds_.begin()));
+    }
+  }
+
+  /// What a station feeds; the trace is the station after the last.
+  std::span<const Feed> fed_by(std::size_t station) const {
+    const std::size_t last = station < config_.size() ? feeds_of_[station + 1] : feeds_.size();
+    return std::span(feeds_).subspan(feeds_of_[station], last - feeds_of_[station]);
   }
 
   std::int64_t jitter(const Leg& leg, std::uint64_t request, std::uint32_t draw) const noexcept {
@@ -215,107 +262,122 @@ class FeedForward final : public Queues::Core {
     if (item.arrival < newest_) throw std::invalid_argument("arrivals must not go back in time");
     newest_ = item.arrival;
     item.request = batch.first + i;
-    item.lane = static_cast<std::uint32_t>(batch.lane[i]);
     item.sample = static_cast<std::uint32_t>(batch.sample[i]);
-    const Way& way = ways_[item.lane][lanes_[item.lane].decisions->route[item.sample]];
+    const auto lane = static_cast<std::size_t>(batch.lane[i]);
+    const std::size_t code = replay_.codes(lane)[item.sample];
+    const Way& way = ways_[lane][Replay::route_of(code)];
     item.visit = way.first;
     item.at = item.arrival + way.lead_ns;
     if (way.random) item.at += jitter(*way.enter, item.request, 0) + jitter(*way.up, item.request, 1);
     ++arrived_;
     if (item.arrival >= options_.warmup_ns) {
-      first_ = std::min(first_, item.arrival);
+      if (first_ == forever) first_ = item.arrival;
       last_arrival_ = item.arrival;
+      ++by_code_[lane][code];
+      ++by_sample_[replay_.group_of(lane)][item.sample];
     }
     if (options_.rows) reserve_row(item.request);
-    inbox_[visits_[item.visit].station].push(item);
+    Inbox& inbox = inbox_[way.station];
+    inbox.make_room(1);
+    inbox.items[inbox.size++] = item;
   }
 
   /// Work through all stations, as far as nothing earlier can come from requests that arrive at or after `next`.
   void release(std::int64_t next) {
     std::fill(horizon_.begin(), horizon_.end(), forever);
-    const auto later = [](std::int64_t at, std::int64_t lag) { return at > forever - lag ? forever : at + lag; };
-    for (const Feed& feed : feeds_) {
-      if (feed.source == unbounded) horizon_[feed.target] = std::min(horizon_[feed.target], later(next, feed.lag_ns));
-    }
+    const auto tell = [&](std::size_t station, std::int64_t horizon) {
+      for (const Feed& feed : fed_by(station)) {
+        const std::int64_t at = horizon > forever - feed.lag_ns ? forever : horizon + feed.lag_ns;
+        horizon_[feed.target] = std::min(horizon_[feed.target], at);
+      }
+    };
+    tell(config_.size(), next);
     for (const std::uint32_t station : order_) {
       serve(station, horizon_[station]);
-      for (const Feed& feed : feeds_) {
-        if (feed.source != station) continue;
-        horizon_[feed.target] = std::min(horizon_[feed.target], later(horizon_[station], feed.lag_ns));
-      }
+      tell(station, horizon_[station]);
     }
   }
 
   void serve(std::uint32_t station, std::int64_t horizon) {
     Inbox& inbox = inbox_[station];
-    if (inbox.items.empty()) return;
-    if (!inbox.sorted) arrange(inbox.items);
-    inbox.sorted = true;
-    std::vector<Item>& items = inbox.items;
-    const auto end = horizon == forever ? items.end()
-                                        : std::partition_point(items.begin(), items.end(),
-                                                               [&](const Item& item) { return item.at < horizon; });
-    const auto count = static_cast<std::size_t>(end - items.begin());
-    const std::span<Item> due{items.data(), count};
-    switch (config_[station].instances) {
-      case 0: run<0>(station, due); break;
-      case 1: run<1>(station, due); break;
-      case 2: run<2>(station, due); break;
-      case 4: run<4>(station, due); break;
-      case 8: run<8>(station, due); break;
-      default: run<-1>(station, due); break;
+    if (inbox.size == 0) return;
+    due_.clear();
+    std::size_t later = 0;
+    for (std::size_t i = 0; i < inbox.size; ++i) {
+      if (inbox.items[i].at < horizon) {
+        due_.push_back(inbox.items[i]);
+      } else {
+        inbox.items[later++] = inbox.items[i];
+      }
     }
-    items.erase(items.begin(), end);
+    inbox.size = later;
+    if (due_.empty()) return;
+    if (!std::is_sorted(due_.begin(), due_.end(), earlier)) arrange(due_);
+    for (const Feed& feed : fed_by(station)) inbox_[feed.target].make_room(due_.size() + 1);
+    inbox_.back().make_room(1);
+    const Service& law = visits_[due_.front().visit].consult->service;
+    if (law.law == Law::constant && config_[station].instances > 0 && !options_.rows) {
+      run<true>(station, to_ns(law.a));
+    } else {
+      run<false>(station, 0);
+    }
+    conclude();
   }
 
-  /// Serve items in order. `Instances`: their number if it is small and common, else -1; 0 is any number.
-  template <int Instances>
-  void run(std::uint32_t station, std::span<const Item> due) {
+  /// Serve what is due, in order. `Constant`: all take `fixed_ns`, and nobody asks for rows.
+  template <bool Constant>
+  void run(std::uint32_t station, std::int64_t fixed_ns) {
     std::int64_t* const free = free_[station].data();
     const std::size_t instances = free_[station].size();
+    std::size_t turn = turn_[station];
+    ends_.resize(due_.size() + 1);
+    std::size_t ended = 0;
+    std::int64_t last_end = last_end_;
+    std::uint64_t left = 0;
     Load load;
-    for (Item item : due) {
+    for (Item item : due_) {
       const Visit& visit = visits_[item.visit];
-      const Service& law = visit.consult->service;
-      const std::int64_t service =
-          law.law == Law::constant ? to_ns(law.a) : law.draw(seed_, item.request, visit.station, item.sample);
       std::int64_t start = item.at;
-      if constexpr (Instances != 0) start = std::max(item.at, free[0]);
-      const std::int64_t done = start + service;
-      if constexpr (Instances > 0) {
-        // The freed instance leaves the front and comes back where it belongs.
-        for (int i = 0; i + 1 < Instances; ++i) {
-          free[i] = std::min(free[i + 1], i == 0 ? done : std::max(free[i], done));
-        }
-        free[Instances - 1] = Instances == 1 ? done : std::max(free[Instances - 1], done);
-      } else if constexpr (Instances < 0) {
-        std::size_t i = 1;
-        for (; i < instances && free[i] < done; ++i) free[i - 1] = free[i];
-        free[i - 1] = done;
+      std::int64_t service = fixed_ns;
+      if constexpr (Constant) {
+        start = std::max(start, free[turn]);
+        free[turn] = start + service;
+        turn = turn + 1 == instances ? 0 : turn + 1;
+      } else {
+        service = visit.consult->service.draw(seed_, item.request, visit.station, item.sample);
+        if (instances > 0) start = std::max(start, free[0]);
+        insert(free, instances, start + service);
       }
       const std::int64_t waited = start - item.at;
-      item.queue += waited;
-      item.service += service;
-      if (item.arrival >= options_.warmup_ns) {
-        ++load.served;
-        load.busy_ns += service;
-        load.wait_ns += waited;
-        load.wait_ns_max = std::max(load.wait_ns_max, waited);
-      }
-      std::int64_t then = done + visit.after_ns;
+      const bool counts = item.arrival >= options_.warmup_ns;
+      load.served += counts ? 1 : 0;
+      load.busy_ns += counts ? service : 0;
+      load.wait_ns += counts ? waited : 0;
+      load.wait_ns_max = std::max(load.wait_ns_max, counts ? waited : 0);
+      std::int64_t then = start + service + visit.after_ns;
       if (visit.random) {
         then += jitter(visit.consult->down, item.request, visit.draw) +
                 jitter(*visit.enter, item.request, visit.draw + 1) +
                 (visit.last ? 0 : jitter(*visit.up, item.request, visit.draw + 2));
       }
-      if (visit.last) {
-        end(item, then);
-      } else {
-        item.at = then;
-        ++item.visit;
-        inbox_[visits_[item.visit].station].push(item);
+      if constexpr (!Constant) {
+        if (kept(item.request)) note(item, visit, waited, service, then);
       }
+      // Who goes on and who has ended is hard to guess: both are written, one counts.
+      ends_[ended] = then - item.arrival;
+      ended += visit.last && counts ? 1 : 0;
+      last_end = std::max(last_end, visit.last && counts ? then : 0);
+      left += visit.last ? 1 : 0;
+      item.at = then;
+      ++item.visit;
+      Inbox& inbox = inbox_[visit.next];
+      inbox.items[inbox.size] = item;
+      inbox.size += visit.last ? 0 : 1;
     }
+    turn_[station] = turn;
+    last_end_ = last_end;
+    ended_ += left;
+    ends_.resize(ended);
     Load& total = station_loads_[station];
     total.served += load.served;
     total.batches += load.served;
@@ -325,26 +387,32 @@ class FeedForward final : public Queues::Core {
     total.wait_ns_max = std::max(total.wait_ns_max, load.wait_ns_max);
   }
 
-  void end(const Item& item, std::int64_t at) {
-    ++ended_;
-    const std::int64_t latency = at - item.arrival;
-    if (item.arrival >= options_.warmup_ns) {
-      ++counted_;
-      ++by_code_[item.lane][replay_.codes(item.lane)[item.sample]];
-      ++by_sample_[replay_.group_of(item.lane)][item.sample];
-      latency_ += latency;
-      queue_ += item.queue;
-      service_ += item.service;
-      last_end_ = std::max(last_end_, at);
-      measure(latency);
-    }
-    if (options_.rows && kept(item.request)) {
-      Outcome out = replay_.deliver(item.lane, item.sample, item.request, no_deadline);
-      out.queue_ns = item.queue;
-      out.service_ns = item.service;
-      out.network_ns = latency - item.queue - item.service;
-      rows_[item.request - row_base_].outcome = out;
-    }
+  /// The instance that is free first is taken until `done`.
+  static void insert(std::int64_t* free, std::size_t instances, std::int64_t done) noexcept {
+    if (instances == 0) return;
+    std::size_t i = 1;
+    for (; i < instances && free[i] < done; ++i) free[i - 1] = free[i];
+    free[i - 1] = done;
+  }
+
+  /// Add the latencies of a run up.
+  void conclude() {
+    counted_ += ends_.size();
+    for (const std::int64_t latency : ends_) latency_ += latency;
+    measure(ends_);
+  }
+
+  /// What a visit says about its request's row.
+  void note(const Item& item, const Visit& visit, std::int64_t waited, std::int64_t service, std::int64_t then) {
+    Outcome& row = rows_[item.request - row_base_].outcome;
+    row.queue_ns += waited;
+    row.service_ns += service;
+    if (!visit.last) return;
+    Outcome out = replay_.deliver(visit.lane, item.sample, item.request, no_deadline);
+    out.queue_ns = row.queue_ns;
+    out.service_ns = row.service_ns;
+    out.network_ns = then - item.arrival - row.queue_ns - row.service_ns;
+    row = out;
   }
 
   /// Sort by time, then request: into as many buckets of time as there are items, then by insertion.
@@ -360,17 +428,17 @@ class FeedForward final : public Queues::Core {
       low = std::min(low, item.at);
       high = std::max(high, item.at);
     }
-    const double scale = static_cast<double>(count - 1) / (static_cast<double>(high - low) + 1.0);
-    const auto bucket = [&](const Item& item) {
-      return static_cast<std::size_t>(static_cast<double>(item.at - low) * scale);
-    };
-    starts_.assign(count + 1, 0);
+    // Buckets of a power of two in time: one to two for each item.
+    const auto range = static_cast<std::uint64_t>(high - low);
+    const int shift = std::max(0, static_cast<int>(std::bit_width(range)) - static_cast<int>(std::bit_width(count)));
+    const auto bucket = [&](const Item& item) { return static_cast<std::uint64_t>(item.at - low) >> shift; };
+    starts_.assign((range >> shift) + 2, 0);
     for (const Item& item : items) ++starts_[bucket(item) + 1];
     if (*std::max_element(starts_.begin(), starts_.end()) > 48) {  // crowded: insertion would be slow
       std::sort(items.begin(), items.end(), earlier);
       return;
     }
-    for (std::size_t i = 1; i <= count; ++i) starts_[i] += starts_[i - 1];
+    for (std::size_t i = 1; i < starts_.size(); ++i) starts_[i] += starts_[i - 1];
     scratch_.resize(count);
     for (const Item& item : items) scratch_[starts_[bucket(item)]++] = item;
     for (std::size_t i = 1; i < count; ++i) {

@@ -62,16 +62,7 @@ class Queues::Core {
     for (const std::uint64_t count : tally_.status) sum += count;
     if (sum != tally_.requests) throw std::logic_error("statuses do not add up to the requests counted");
     Tally out = tally_;
-    if (!options_.exact) {
-      out.latencies = sketch_.pairs();
-      return out;
-    }
-    std::vector<std::int64_t> sorted(latencies_);
-    std::sort(sorted.begin(), sorted.end());
-    for (const std::int64_t ns : sorted) {
-      if (out.latencies.empty() || out.latencies.back().first != ns) out.latencies.emplace_back(ns, 0);
-      ++out.latencies.back().second;
-    }
+    if (!options_.exact) out.latencies = sketch_.pairs();
     return out;
   }
 
@@ -86,6 +77,7 @@ class Queues::Core {
     return out;
   }
 
+  std::vector<std::int64_t> latencies_;  // of every counted request, in no order, if exact
   std::vector<Load> station_loads_;
   std::vector<Load> link_loads_;
   std::int64_t first_ = forever;
@@ -101,8 +93,7 @@ class Queues::Core {
   QueueOptions options_;
   Ledger ledger_;
   Tally tally_;
-  std::vector<std::int64_t> latencies_;  // if exact, else:
-  Sketch sketch_;
+  Sketch sketch_;           // of latencies, if not exact
   std::size_t stages_ = 0;  // the most of any lane
   std::size_t width_ = 1;   // the largest group
   bool watched_ = false;    // some decision looks at queues
@@ -116,6 +107,13 @@ class Queues::Core {
       latencies_.push_back(latency_ns);
     } else {
       sketch_.add(latency_ns);
+    }
+  }
+  void measure(std::span<const std::int64_t> latencies) {
+    if (options_.exact) {
+      latencies_.insert(latencies_.end(), latencies.begin(), latencies.end());
+    } else {
+      for (const std::int64_t ns : latencies) sketch_.add(ns);
     }
   }
 

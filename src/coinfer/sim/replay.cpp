@@ -12,9 +12,7 @@ namespace {
 
 constexpr std::size_t grain = 1 << 16;
 
-// A code: (route x 4 + verdict) x 2 + whether a member of the last stage was missing.
 enum Verdict : std::size_t { code_wrong, code_right, code_unknown, code_failed };
-constexpr std::size_t codes_per_route = 8;
 constexpr std::uint32_t nobody = UINT32_MAX;
 
 constexpr std::size_t verdict_of(std::size_t code) noexcept { return code / 2 % 4; }

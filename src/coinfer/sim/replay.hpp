@@ -81,6 +81,9 @@ struct Columns {
 
 class Replay {
  public:
+  /// A code: (route x 4 + verdict) x 2 + whether a member of the last stage was missing.
+  static constexpr std::size_t codes_per_route = 8;
+
   Replay(std::vector<Lane> lanes, std::span<const Label> truth, std::size_t classes, std::uint64_t seed);
 
   /// Whether outcomes depend on lane and sample alone, so that a census is enough for traces without deadlines.
@@ -95,6 +98,7 @@ class Replay {
 
   /// For engines that find times themselves: requests end alike, but for times, if lane and code are equal.
   std::span<const std::uint16_t> codes(std::size_t lane) const noexcept { return groups_[group_of_[lane]].code; }
+  static std::size_t route_of(std::size_t code) noexcept { return code / codes_per_route; }
   std::size_t code_count(std::size_t lane) const noexcept { return groups_[group_of_[lane]].example.size(); }
   std::size_t group_of(std::size_t lane) const noexcept { return group_of_[lane]; }
   std::size_t group_count() const noexcept { return groups_.size(); }

@@ -16,7 +16,7 @@ namespace coinfer {
 class Sketch {
  public:
   static constexpr int bits = 8;
-  static constexpr std::size_t buckets = (64 - bits) << bits;
+  static constexpr std::size_t buckets = (65 - bits) << bits;
 
   void add(std::int64_t ns) noexcept { ++counts_[bucket(ns)]; }
   void add(const Sketch& other) noexcept {
@@ -47,7 +47,7 @@ class Sketch {
   }
 
  private:
-  std::vector<std::uint64_t> counts_ = std::vector<std::uint64_t>(buckets + (std::size_t{1} << bits));
+  std::vector<std::uint64_t> counts_ = std::vector<std::uint64_t>(buckets);
 };
 
 }  // namespace coinfer

@@ -6,6 +6,8 @@
 #include <memory>
 #include <utility>
 
+#include "coinfer/sim/sketch.hpp"
+
 namespace coinfer {
 namespace {
 
@@ -82,6 +84,44 @@ Weighted counted_times(std::span<std::int64_t> times) {
     ++counted.back().second;
   }
   return counted;
+}
+
+std::vector<std::int64_t> nearest_ranks(std::span<const std::int64_t> values, std::span<const double> shares) {
+  std::vector<std::int64_t> out(shares.size());
+  if (values.empty()) return out;
+  const auto all = static_cast<double>(values.size());
+  std::vector<std::uint64_t> counts(Sketch::buckets);
+  for (const std::int64_t value : values) ++counts[Sketch::bucket(value)];
+
+  struct Wanted {
+    std::size_t share;
+    std::size_t bucket;
+    std::uint64_t rank;  // within the bucket
+  };
+  std::vector<Wanted> wanted;
+  std::vector<std::vector<std::int64_t>> within(counts.size());
+  std::vector<std::uint8_t> looked_at(counts.size());
+  for (std::size_t i = 0; i < shares.size(); ++i) {
+    // A quotient is rounded as the literal that q was written as; a product q n may miss a whole number.
+    auto rank = static_cast<std::uint64_t>(shares[i] * all);
+    while (rank > 0 && static_cast<double>(rank) / all >= shares[i]) --rank;
+    while (static_cast<double>(rank + 1) / all < shares[i]) ++rank;
+    std::size_t bucket = 0;
+    for (; rank >= counts[bucket]; ++bucket) rank -= counts[bucket];
+    wanted.push_back({i, bucket, rank});
+    looked_at[bucket] = 1;
+  }
+  for (const Wanted& want : wanted) within[want.bucket].reserve(counts[want.bucket]);
+  for (const std::int64_t value : values) {
+    const std::size_t bucket = Sketch::bucket(value);
+    if (looked_at[bucket] != 0) within[bucket].push_back(value);
+  }
+  for (const Wanted& want : wanted) {
+    const auto at = within[want.bucket].begin() + static_cast<std::ptrdiff_t>(want.rank);
+    std::nth_element(within[want.bucket].begin(), at, within[want.bucket].end());
+    out[want.share] = *at;
+  }
+  return out;
 }
 
 std::int64_t Tally::quantile(double q) const {
