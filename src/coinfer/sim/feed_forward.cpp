@@ -1,62 +1,110 @@
 // The feed-forward engine: no list of events at all.
 //
 // Where decisions are made ahead, nobody overtakes in a queue and requests visit stations in one order (no cycles), the
-// stations can be worked through one after the other, a window of the trace at a time. A station with k instances that
-// all take equally long starts its n-th request when the (n - k)-th is done, a ring of k times; else it is its k free
-// times in order (Kiefer and Wolfowitz 1955): who arrives at t starts at max(t, free[0]). What leaves a station goes to
-// the inbox of the next one, and is released up to a watermark: the earliest time at which anything could still arrive,
-// from the next request of the trace and the shortest ways. Items that arrive at the same time are served in the order
-// of requests, as in the other engines.
+// stations can be worked through one after the other, a window of the trace at a time. A station with k instances is
+// its k free times in order: who arrives at t starts at max(t, free[0]). What leaves a station goes to the inbox of the
+// next one, and is released up to a watermark: the earliest time at which anything could still arrive, from the next
+// request of the trace and the shortest ways. Items that arrive at the same time are served in the order of requests,
+// as in the other engines.
 //
-// Memory is bounded by a window and by what is on its way. What does not depend on time (answers, prices) is counted
-// when a request enters.
-#include <bit>
-#include <memory>
-#include <tuple>
+// What decides the speed: an item is 32 bytes; all that is fixed about a visit is added up beforehand; what no queue
+// can change (answers, prices) is counted as requests enter; an inbox is put in order by one pass into buckets of time.
+// Where every service takes equally long, free times are a ring, and a station that only the trace feeds serves as
+// requests enter: no branch there that data decides.
+//
+// Memory is bounded by a window and by what is on its way.
+#include <array>
+#include <limits>
 
 #include "coinfer/sim/queues_core.hpp"
 
 namespace coinfer {
 namespace {
 
-constexpr std::size_t window_min = 4096;
+constexpr std::size_t window = 8192;
+constexpr std::size_t block = 512;  // so many enter before those who are home leave their times
 
 /// A visit of one station, and what follows it.
-struct Visit {
-  std::int64_t after_ns = 0;  // from the end of service to the next station, or to the ingress
-  std::uint32_t next = 0;     // station; after the last visit the place of nobody
-  bool last = false;
-  bool random = false;     // jitter on the way that follows
-  std::uint32_t draw = 0;  // of this visit's way down; those that follow count on
+struct alignas(64) Visit {
+  std::int64_t service_ns = 0;  // if it is fixed
+  std::int64_t after_ns = 0;    // from the end of service to the next station, or to the ingress
   std::uint32_t station = 0;
+  std::uint32_t next = 0;  // station; their number: home
   std::uint32_t lane = 0;
-  const Consult* consult = nullptr;
-  const Leg* enter = nullptr;  // of the next stage, or the way back
-  const Leg* up = nullptr;     // of the next stage
+  std::uint32_t draw = 0;           // of this visit's way down; those that follow count on
+  const Consult* jitter = nullptr;  // its way down, if some way that follows is random
+  const Leg* enter = nullptr;       // of the next stage, or the way back
+  const Leg* up = nullptr;          // of the next stage
+  const Service* law = nullptr;     // unless it is fixed
 };
 
-struct Item {
-  std::int64_t at = 0;
-  std::int64_t arrival = 0;
-  std::uint64_t request = 0;
-  std::uint32_t sample = 0;
+/// The way of a request from its ingress to its first station.
+struct Way {
+  std::int64_t lead_ns = 0;
   std::uint32_t visit = 0;
+  std::uint32_t station = 0;
+  const Leg* enter = nullptr;  // where it is random; so too:
+  const Leg* up = nullptr;
 };
 
-/// Items on their way to a station, in no order; written at `end` by whoever feeds it, after making room.
-struct Inbox {
-  std::unique_ptr<Item[]> items;
-  std::size_t room = 0;
-  std::size_t size = 0;
+/// What a lane's requests need when they enter: codes tell the way and, with the sample, all that no queue can change.
+struct Door {
+  const std::uint16_t* code = nullptr;  // [sample]
+  const Way* ways = nullptr;            // [route]
+  std::uint64_t* by_code = nullptr;
+  std::uint64_t* by_sample = nullptr;
+};
 
-  void make_room(std::size_t more) {
-    if (size + more <= room) return;
-    const std::size_t wanted = std::max(size + more, 2 * room);
-    std::unique_ptr<Item[]> larger(new Item[wanted]);
-    std::copy_n(items.get(), size, larger.get());
-    items = std::move(larger);
-    room = wanted;
+constexpr int visit_bits = 24;
+
+/// A request on its way to a station, or home. `key` packs request and visit, so that two words put items in order.
+struct Item {
+  std::int64_t at;
+  std::uint64_t key;
+  std::int64_t arrival;
+  std::uint64_t sample;
+
+  std::uint64_t request() const noexcept { return key >> visit_bits; }
+  std::size_t visit() const noexcept { return key & ((1U << visit_bits) - 1U); }
+};
+
+bool earlier(const Item& a, const Item& b) noexcept { return a.at < b.at || (a.at == b.at && a.key < b.key); }
+
+/// Items in a row. A vector that does not write what it makes room for, and whose push is a store and a comparison.
+class Items {
+ public:
+  Item* begin() noexcept { return items_.get(); }
+  Item* end() noexcept { return end_; }
+  std::size_t size() const noexcept { return static_cast<std::size_t>(end_ - items_.get()); }
+  void push(const Item& item) {
+    if (end_ == limit_) [[unlikely]]
+      reserve(std::max<std::size_t>(64, 2 * size()));
+    *end_++ = item;
   }
+  /// Room for `count` in all, besides what is there.
+  void reserve(std::size_t count) {
+    if (static_cast<std::size_t>(limit_ - items_.get()) >= count) return;
+    auto larger = std::make_unique_for_overwrite<Item[]>(count);  // NOLINT(modernize-avoid-c-arrays)
+    Item* const last = std::copy(begin(), end_, larger.get());
+    limit_ = larger.get() + count;
+    end_ = last;
+    items_ = std::move(larger);
+  }
+  void resize(std::size_t count) {
+    reserve(count);
+    end_ = begin() + count;
+  }
+  void drop_front(std::size_t count) noexcept { end_ = std::copy(begin() + count, end_, begin()); }
+  void swap(Items& other) noexcept {
+    items_.swap(other.items_);
+    std::swap(end_, other.end_);
+    std::swap(limit_, other.limit_);
+  }
+
+ private:
+  std::unique_ptr<Item[]> items_;  // NOLINT(modernize-avoid-c-arrays)
+  Item* end_ = nullptr;
+  Item* limit_ = nullptr;
 };
 
 /// A station that others feed: from `source` (none: the trace), at least `lag_ns` after it was free to leave there.
@@ -66,7 +114,9 @@ struct Feed {
   std::int64_t lag_ns = 0;
 };
 
-bool earlier(const Item& a, const Item& b) noexcept { return a.at < b.at || (a.at == b.at && a.request < b.request); }
+constexpr std::int64_t later(std::int64_t at, std::int64_t lag) noexcept {
+  return at > forever - lag ? forever : at + lag;
+}
 
 /// Stations in an order in which requests visit them; empty if there is none.
 std::vector<std::uint32_t> ordered(std::span<const Lane> lanes, std::size_t stations) {
@@ -96,6 +146,41 @@ std::vector<std::uint32_t> ordered(std::span<const Lane> lanes, std::size_t stat
   return order;
 }
 
+/// How the free times of a station are kept, besides the number of its instances.
+enum Kept : int { any_number = 0, ring = -1, list = -2 };
+
+/// What a station is doing.
+struct Desk {
+  std::int64_t* free = nullptr;  // of each instance
+  std::uint32_t instances = 0;
+  std::uint32_t oldest = 0;      // where a ring of free times begins
+  std::int64_t service_ns = -1;  // that every visit takes; -1: not known yet, -2: visits differ
+  std::uint64_t served = 0;
+  Wide wait_ns = 0;
+  std::int64_t wait_ns_max = 0;
+  bool plain = true;  // nothing to draw, all counted, no rows
+  bool open = false;  // serves as requests enter
+
+  bool steady() const noexcept { return service_ns >= 0 && instances > 0; }
+
+  /// Serve, where all services take equally long; gives the end.
+  std::int64_t serve(std::int64_t at) noexcept {
+    std::int64_t& slot = free[oldest];
+    oldest = oldest + 1 == instances ? 0 : oldest + 1;
+    const std::int64_t ahead = slot - at;
+    const std::int64_t waited = ahead & ~(ahead >> 63);  // no branch: nobody could predict it
+    slot = at + waited + service_ns;
+    note(waited);
+    return at + waited + service_ns;
+  }
+
+  void note(std::int64_t waited) noexcept {
+    ++served;
+    wait_ns += waited;
+    wait_ns_max = std::max(wait_ns_max, waited);
+  }
+};
+
 class FeedForward final : public Queues::Core {
  public:
   FeedForward(std::vector<Lane> lanes, std::span<const Label> truth, std::size_t classes, std::uint64_t seed,
@@ -106,13 +191,26 @@ class FeedForward final : public Queues::Core {
         order_(ordered(lanes_, config_.size())),
         inbox_(config_.size() + 1),
         free_(config_.size()),
-        turn_(config_.size()),
+        desks_(config_.size()),
         horizon_(config_.size()),
         by_sample_(replay_.group_count()) {
-    for (std::size_t d = 0; d < config_.size(); ++d) free_[d].assign(config_[d].instances, INT64_MIN / 2);
+    for (std::size_t d = 0; d < config_.size(); ++d) {
+      free_[d].resize(config_[d].instances);
+      desks_[d].free = free_[d].data();
+      desks_[d].instances = config_[d].instances;
+      desks_[d].plain = !options.rows && options.warmup_ns <= 0;
+    }
     for (auto& counts : by_sample_) counts.resize(lanes_.front().evidence->rows);
+    for (const Lane& lane : lanes_) routes_ = std::max(routes_, lane.decisions->itineraries.size());
+    ways_.resize(lanes_.size() * routes_);
     for (std::uint32_t lane = 0; lane < lanes_.size(); ++lane) lay_out(lane);
-    gather_feeds();
+    if (visits_.size() >> visit_bits != 0) throw std::invalid_argument("at most 2^24 visits of stations by routes");
+    for (std::size_t lane = 0; lane < lanes_.size(); ++lane) {
+      doors_.push_back({replay_.codes(lane).data(), &ways_[lane * routes_], by_code_[lane].data(),
+                        by_sample_[replay_.group_of(lane)].data()});
+    }
+    condense_feeds();
+    open_desks();
   }
 
   std::uint64_t in_flight() const noexcept override { return arrived_ - ended_; }
@@ -123,332 +221,389 @@ class FeedForward final : public Queues::Core {
     if (!batch.deadline_ns.empty() || !batch.priority.empty()) {
       throw std::invalid_argument("feed-forward knows neither deadlines nor priorities");
     }
+    if ((batch.first + rows) >> (64 - visit_bits) != 0) throw std::invalid_argument("at most 2^40 requests");
     for (std::size_t first = 0; first < rows;) {
-      const std::size_t last = std::min(rows, first + (window_ - entered_));
-      for (std::size_t i = first; i < last; ++i) enter(batch, i);
-      entered_ += last - first;
+      const std::size_t last = std::min({rows, first + block, first + room_ - entered_});
+      enter(batch, first, last);
+      if (entered_ == room_) release(last < rows ? batch.arrival_ns[last] : batch.arrival_ns[last - 1]);
       first = last;
-      if (entered_ < window_) break;  // the next batch fills it
-      release(last < rows ? batch.arrival_ns[last] : newest_);
-      entered_ = 0;
-      // Where much is under way, looking through it costs more than a larger window.
-      window_ = std::max<std::size_t>(window_min, in_flight());
     }
   }
 
   void finish() override {
     release(forever);
+    put_down();
     if (in_flight() != 0) throw std::logic_error("requests were left under way");
   }
 
   Tally tally() const override {
-    Tally times = Core::tally();
+    const Tally times = Core::tally();
     Tally out = replay_.counted(by_code_, by_sample_);
-    if (out.requests != counted_) throw std::logic_error("requests were lost or counted twice");
+    if (out.requests != counted_) throw std::logic_error("requests were lost or counted twice, or are under way");
     out.latency_ns = latency_;
+    out.queue_ns = out.service_ns = 0;
     for (const Load& load : station_loads_) {
       out.queue_ns += load.wait_ns;
       out.service_ns += load.busy_ns;
     }
     out.network_ns = latency_ - out.queue_ns - out.service_ns;
-    out.latencies = std::move(times.latencies);
+    out.latencies = times.latencies;
     return out;
   }
 
  private:
-  struct Way {
-    std::uint32_t first = 0;  // visit
-    std::uint32_t station = 0;
-    std::int64_t lead_ns = 0;
-    const Leg* enter = nullptr;
-    const Leg* up = nullptr;
-    bool random = false;
-  };
-
   Replay replay_;
   std::vector<std::uint32_t> order_;
   std::vector<Visit> visits_;
-  std::vector<std::vector<Way>> ways_;  // [lane][route]
-  std::vector<Feed> feeds_;             // by source
-  std::vector<std::size_t> feeds_of_;   // [station]: its first feed
-  std::vector<Inbox> inbox_;            // [station]; the last is nobody's
-  std::vector<std::vector<std::int64_t>> free_;
-  std::vector<std::size_t> turn_;      // [station]: position in the ring
-  std::vector<std::int64_t> horizon_;  // [station]: nothing arrives earlier any more
-  std::vector<std::vector<std::uint64_t>> by_code_;
+  std::vector<Way> ways_;  // [lane][route]
+  std::size_t routes_ = 0;
+  std::vector<Door> doors_;                      // [lane]
+  std::vector<Feed> feeds_;                      // by source, in `order_`, after those of the trace
+  std::vector<Items> inbox_;                     // [station], and home
+  std::vector<std::vector<std::int64_t>> free_;  // [station][instance]
+  std::vector<Desk> desks_;
+  std::vector<std::int64_t> horizon_;                // [station]: nothing arrives earlier any more
+  std::vector<std::vector<std::uint64_t>> by_code_;  // of requests that arrived; so too:
   std::vector<std::vector<std::uint64_t>> by_sample_;
   Wide latency_ = 0;
   std::uint64_t counted_ = 0;
-  std::int64_t newest_ = 0;
-  std::size_t window_ = window_min;
-  std::size_t entered_ = 0;  // since the last release
-  std::vector<Item> due_;
-  std::vector<Item> scratch_;
+  bool all_open_ = false;      // all first stations
+  std::size_t entered_ = 0;    // since the last release
+  std::size_t room_ = window;  // for so many
+  std::int64_t newest_ = INT64_MIN;
+
+  Items due_;
+  Items rest_;
   std::vector<std::uint32_t> starts_;
-  std::vector<std::int64_t> ends_;  // latencies
 
   /// The visits of each route of a lane, with all that is fixed about the ways between them added up.
   void lay_out(std::uint32_t at) {
     const Lane& lane = lanes_[at];
     const std::size_t stages = lane.plan->stages.size();
     by_code_.emplace_back(replay_.code_count(at));
-    ways_.emplace_back();
     const auto member = [&](std::uint8_t stage) { return lane.plan->stages[stage].first; };
     const auto place = [&](std::uint8_t stage) { return lane.plan->members[member(stage)].deployment; };
-    for (const Itinerary& itinerary : lane.decisions->itineraries) {
-      Way way;
-      way.first = static_cast<std::uint32_t>(visits_.size());
+    const auto random = [](const Leg* leg) { return leg != nullptr && !leg->jitters.empty(); };
+    for (std::size_t route = 0; route < lane.decisions->itineraries.size(); ++route) {
+      const Itinerary& itinerary = lane.decisions->itineraries[route];
+      Way& way = ways_[at * routes_ + route];
+      way.visit = static_cast<std::uint32_t>(visits_.size());
       way.station = place(itinerary.front());
       way.enter = &lane.enter[itinerary.front()];
       way.up = &lane.members[member(itinerary.front())].up;
       way.lead_ns = way.enter->ns + way.up->ns;
-      way.random = !way.enter->jitters.empty() || !way.up->jitters.empty();
+      if (!random(way.enter) && !random(way.up)) way.enter = way.up = nullptr;
       feeds_.push_back({unbounded, way.station, way.lead_ns});
       for (std::size_t i = 0; i < itinerary.size(); ++i) {
+        const Consult& consult = lane.members[member(itinerary[i])];
         Visit visit;
-        visit.station = place(itinerary[i]);
         visit.lane = at;
-        visit.consult = &lane.members[member(itinerary[i])];
-        visit.last = i + 1 == itinerary.size();
-        visit.next = visit.last ? static_cast<std::uint32_t>(config_.size()) : place(itinerary[i + 1]);
+        visit.station = place(itinerary[i]);
+        Desk& desk = desks_[visit.station];
+        visit.next = static_cast<std::uint32_t>(config_.size());
         visit.draw = static_cast<std::uint32_t>(3 * i + 2);
-        visit.after_ns = visit.consult->down.ns;
-        visit.random = !visit.consult->down.jitters.empty();
-        if (visit.last) {
+        visit.after_ns = consult.down.ns;
+        if (i + 1 == itinerary.size()) {
           visit.enter = &lane.back[itinerary[i]];
         } else {
+          visit.next = place(itinerary[i + 1]);
           visit.enter = &lane.enter[(itinerary[i] + std::size_t{1}) * stages + itinerary[i + 1]];
           visit.up = &lane.members[member(itinerary[i + 1])].up;
           visit.after_ns += visit.up->ns;
-          visit.random = visit.random || !visit.up->jitters.empty();
         }
         visit.after_ns += visit.enter->ns;
-        visit.random = visit.random || !visit.enter->jitters.empty();
-        if (!visit.last) feeds_.push_back({visit.station, visit.next, visit.after_ns});
+        if (random(&consult.down) || random(visit.enter) || random(visit.up)) visit.jitter = &consult;
+        if (consult.service.law == Law::constant) {
+          visit.service_ns = to_ns(consult.service.a);
+          if (desk.service_ns == -1) desk.service_ns = visit.service_ns;
+          if (desk.service_ns != visit.service_ns) desk.service_ns = -2;
+        } else {
+          visit.law = &consult.service;
+          desk.service_ns = -2;
+        }
+        if (visit.law != nullptr || visit.jitter != nullptr) desk.plain = false;
+        if (visit.next < config_.size()) feeds_.push_back({visit.station, visit.next, visit.after_ns});
         visits_.push_back(visit);
       }
-      ways_.back().push_back(way);
     }
   }
 
-  /// Sort feeds by source, and keep the shortest of each pair.
-  void gather_feeds() {
-    std::sort(feeds_.begin(), feeds_.end(), [](const Feed& a, const Feed& b) {
-      return std::tie(a.source, a.target, a.lag_ns) < std::tie(b.source, b.target, b.lag_ns);
-    });
-    feeds_.erase(std::unique(feeds_.begin(), feeds_.end(),
-                             [](const Feed& a, const Feed& b) { return a.source == b.source && a.target == b.target; }),
-                 feeds_.end());
-    for (std::uint32_t station = 0; station <= config_.size(); ++station) {
-      const auto first =
-          std::partition_point(feeds_.begin(), feeds_.end(), [&](const Feed& feed) { return feed.source < station; });
-      feeds_of_.push_back(static_cast<std::size_t>(first - feeds_.begin()));
-    }
+  /// Of feeds between the same two places the shortest counts.
+  void condense_feeds() {
+    std::vector<std::uint32_t> rank(config_.size());
+    for (std::uint32_t at = 0; at < order_.size(); ++at) rank[order_[at]] = at + 1;
+    const auto key = [&](const Feed& feed) {
+      return std::array<std::int64_t, 3>{feed.source == unbounded ? 0 : rank[feed.source], feed.target, feed.lag_ns};
+    };
+    std::sort(feeds_.begin(), feeds_.end(), [&](const Feed& a, const Feed& b) { return key(a) < key(b); });
+    const auto twice = [](const Feed& a, const Feed& b) { return a.source == b.source && a.target == b.target; };
+    feeds_.erase(std::unique(feeds_.begin(), feeds_.end(), twice), feeds_.end());
   }
 
-  /// What a station feeds; the trace is the station after the last.
-  std::span<const Feed> fed_by(std::size_t station) const {
-    const std::size_t last = station < config_.size() ? feeds_of_[station + 1] : feeds_.size();
-    return std::span(feeds_).subspan(feeds_of_[station], last - feeds_of_[station]);
+  /// Stations that only the trace feeds, always equally long after an arrival, serve in the order of the trace.
+  void open_desks() {
+    std::vector<std::int64_t> lead(config_.size(), -1);
+    for (Desk& desk : desks_) desk.open = desk.plain && desk.steady();
+    for (const Way& way : ways_) {
+      Desk& desk = desks_[way.station];
+      if (way.enter != nullptr || (lead[way.station] >= 0 && lead[way.station] != way.lead_ns)) desk.open = false;
+      lead[way.station] = way.lead_ns;
+    }
+    for (const Feed& feed : feeds_) {
+      if (feed.source != unbounded) desks_[feed.target].open = false;
+    }
+    all_open_ = std::all_of(ways_.begin(), ways_.end(), [&](const Way& way) { return desks_[way.station].open; });
   }
 
   std::int64_t jitter(const Leg& leg, std::uint64_t request, std::uint32_t draw) const noexcept {
     return travel(leg, seed_, request, draw) - leg.ns;
   }
 
-  void enter(const Requests& batch, std::size_t i) {
-    Item item;
-    item.arrival = batch.arrival_ns[i];
-    if (item.arrival < newest_) throw std::invalid_argument("arrivals must not go back in time");
-    newest_ = item.arrival;
-    item.request = batch.first + i;
-    item.sample = static_cast<std::uint32_t>(batch.sample[i]);
-    const auto lane = static_cast<std::size_t>(batch.lane[i]);
-    const std::size_t code = replay_.codes(lane)[item.sample];
-    const Way& way = ways_[lane][Replay::route_of(code)];
-    item.visit = way.first;
-    item.at = item.arrival + way.lead_ns;
-    if (way.random) item.at += jitter(*way.enter, item.request, 0) + jitter(*way.up, item.request, 1);
-    ++arrived_;
-    if (item.arrival >= options_.warmup_ns) {
-      if (first_ == forever) first_ = item.arrival;
-      last_arrival_ = item.arrival;
-      ++by_code_[lane][code];
-      ++by_sample_[replay_.group_of(lane)][item.sample];
+  void enter(const Requests& batch, std::size_t first, std::size_t last) {
+    const std::int64_t* const arrivals = batch.arrival_ns.data();
+    if (arrivals[first] < newest_ || !std::is_sorted(arrivals + first, arrivals + last)) {
+      throw std::invalid_argument("arrivals must not go back in time");
     }
-    if (options_.rows) reserve_row(item.request);
-    Inbox& inbox = inbox_[way.station];
-    inbox.make_room(1);
-    inbox.items[inbox.size++] = item;
+    if (arrived_ == 0) {
+      for (std::vector<std::int64_t>& free : free_) std::fill(free.begin(), free.end(), arrivals[first]);
+    }
+    newest_ = arrivals[last - 1];
+    const std::size_t counted = std::lower_bound(arrivals + first, arrivals + last, options_.warmup_ns) - arrivals;
+    if (counted < last) {
+      first_ = std::min(first_, arrivals[counted]);
+      last_arrival_ = newest_;
+    }
+    all_open_ ? enter<true>(batch, first, last, counted) : enter<false>(batch, first, last, counted);
+    if (options_.rows) {
+      for (std::size_t i = first; i < last; ++i) reserve_row(batch.first + i);
+    }
+    arrived_ += last - first;
+    entered_ += last - first;
+  }
+
+  /// `Open`: all first stations are.
+  template <bool Open>
+  void enter(const Requests& batch, std::size_t first, std::size_t last, std::size_t counted) {
+    const Door* const doors = doors_.data();
+    const Visit* const visits = visits_.data();
+    Desk* const desks = desks_.data();
+    Items* const inbox = inbox_.data();
+    for (std::size_t i = first; i < last; ++i) {
+      const std::int64_t arrival = batch.arrival_ns[i];
+      const auto sample = static_cast<std::uint32_t>(batch.sample[i]);
+      const Door& door = doors[batch.lane[i]];
+      const std::size_t code = door.code[sample];
+      const Way& way = door.ways[Replay::route_of(code)];
+      const std::uint64_t request = batch.first + i;
+      if (Open || i >= counted) {
+        ++door.by_code[code];
+        ++door.by_sample[sample];
+      }
+      Item item{arrival + way.lead_ns, request << visit_bits | way.visit, arrival, sample};
+      if (!Open && way.enter != nullptr) item.at += jitter(*way.enter, request, 0) + jitter(*way.up, request, 1);
+      if (Open || desks[way.station].open) {
+        go_on(visits[way.visit], desks[way.station].serve(item.at), item, inbox);
+      } else {
+        inbox[way.station].push(item);
+      }
+    }
+    go_home();
+  }
+
+  /// On to the next station, or home, where nothing is drawn.
+  static void go_on(const Visit& visit, std::int64_t done, const Item& item, Items* inbox) {
+    inbox[visit.next].push({done + visit.after_ns, item.key + 1, item.arrival, item.sample});
+  }
+
+  /// The ends of those who are home.
+  void go_home() {
+    Items& items = inbox_.back();
+    for (const Item& item : items) {
+      const std::int64_t latency = item.at - item.arrival;
+      latency_ += latency;
+      last_end_ = std::max(last_end_, item.at);
+      measure(latency);
+    }
+    ended_ += items.size();
+    counted_ += items.size();
+    items.resize(0);
   }
 
   /// Work through all stations, as far as nothing earlier can come from requests that arrive at or after `next`.
   void release(std::int64_t next) {
     std::fill(horizon_.begin(), horizon_.end(), forever);
-    const auto tell = [&](std::size_t station, std::int64_t horizon) {
-      for (const Feed& feed : fed_by(station)) {
-        const std::int64_t at = horizon > forever - feed.lag_ns ? forever : horizon + feed.lag_ns;
-        horizon_[feed.target] = std::min(horizon_[feed.target], at);
+    auto feed = feeds_.begin();
+    const auto pass_on = [&](std::uint32_t source, std::int64_t from) {
+      for (; feed != feeds_.end() && feed->source == source; ++feed) {
+        horizon_[feed->target] = std::min(horizon_[feed->target], later(from, feed->lag_ns));
       }
     };
-    tell(config_.size(), next);
+    pass_on(unbounded, next);
     for (const std::uint32_t station : order_) {
       serve(station, horizon_[station]);
-      tell(station, horizon_[station]);
+      pass_on(station, horizon_[station]);
     }
+    entered_ = 0;
+    // As many as are under way, so that looking through these costs no more than the requests do.
+    room_ = std::max(window, static_cast<std::size_t>(in_flight()));
   }
 
   void serve(std::uint32_t station, std::int64_t horizon) {
-    Inbox& inbox = inbox_[station];
-    if (inbox.size == 0) return;
-    due_.clear();
-    std::size_t later = 0;
-    for (std::size_t i = 0; i < inbox.size; ++i) {
-      if (inbox.items[i].at < horizon) {
-        due_.push_back(inbox.items[i]);
-      } else {
-        inbox.items[later++] = inbox.items[i];
-      }
-    }
-    inbox.size = later;
-    if (due_.empty()) return;
-    if (!std::is_sorted(due_.begin(), due_.end(), earlier)) arrange(due_);
-    for (const Feed& feed : fed_by(station)) inbox_[feed.target].make_room(due_.size() + 1);
-    inbox_.back().make_room(1);
-    const Service& law = visits_[due_.front().visit].consult->service;
-    if (law.law == Law::constant && config_[station].instances > 0 && !options_.rows) {
-      run<true>(station, to_ns(law.a));
+    Items& items = inbox_[station];
+    if (items.size() == 0) return;
+    const std::span<const Item> due = arrange(items, horizon);
+    Desk& desk = desks_[station];
+    if (desk.plain && desk.steady()) {
+      Items* const inbox = inbox_.data();
+      const Visit* const visits = visits_.data();
+      for (const Item& item : due) go_on(visits[item.visit()], desk.serve(item.at), item, inbox);
+      go_home();
     } else {
-      run<false>(station, 0);
+      switch (config_[station].instances) {
+        case 0: run<any_number>(desk, due); break;
+        case 1: run<1>(desk, due); break;
+        case 2: run<2>(desk, due); break;
+        case 4: run<4>(desk, due); break;
+        case 8: run<8>(desk, due); break;
+        default: run<list>(desk, due); break;
+      }
     }
-    conclude();
+    if (due.data() == items.begin()) items.drop_front(due.size());
   }
 
-  /// Serve what is due, in order. `Constant`: all take `fixed_ns`, and nobody asks for rows.
-  template <bool Constant>
-  void run(std::uint32_t station, std::int64_t fixed_ns) {
-    std::int64_t* const free = free_[station].data();
-    const std::size_t instances = free_[station].size();
-    std::size_t turn = turn_[station];
-    ends_.resize(due_.size() + 1);
-    std::size_t ended = 0;
-    std::int64_t last_end = last_end_;
-    std::uint64_t left = 0;
-    Load load;
-    for (Item item : due_) {
-      const Visit& visit = visits_[item.visit];
+  /// Serve items in order. `Instances`: their number if it is small and common, or how they are kept.
+  template <int Instances>
+  void run(Desk& desk, std::span<const Item> due) {
+    std::int64_t* const free = desk.free;
+    const std::uint32_t instances = desk.instances;
+    Wide busy = 0;
+    for (const Item& item : due) {
+      const Visit& visit = visits_[item.visit()];
+      const std::uint64_t request = item.request();
+      std::int64_t service = visit.service_ns;
+      if (visit.law != nullptr) {
+        service = visit.law->draw(seed_, request, visit.station, static_cast<std::uint32_t>(item.sample));
+      }
       std::int64_t start = item.at;
-      std::int64_t service = fixed_ns;
-      if constexpr (Constant) {
-        start = std::max(start, free[turn]);
-        free[turn] = start + service;
-        turn = turn + 1 == instances ? 0 : turn + 1;
+      if constexpr (Instances != any_number) start = std::max(item.at, free[0]);
+      const std::int64_t done = start + service;
+      if constexpr (Instances > 0) {
+        // The freed instance leaves the front and comes back where it belongs.
+        for (int i = 0; i + 1 < Instances; ++i) {
+          free[i] = std::min(free[i + 1], i == 0 ? done : std::max(free[i], done));
+        }
+        free[Instances - 1] = Instances == 1 ? done : std::max(free[Instances - 1], done);
+      } else if constexpr (Instances == list) {
+        std::size_t i = 1;
+        for (; i < instances && free[i] < done; ++i) free[i - 1] = free[i];
+        free[i - 1] = done;
+      }
+      if (item.arrival >= options_.warmup_ns) {
+        desk.note(start - item.at);
+        busy += service;
+      }
+      std::int64_t then = done + visit.after_ns;
+      if (visit.jitter != nullptr) {
+        then += jitter(visit.jitter->down, request, visit.draw) + jitter(*visit.enter, request, visit.draw + 1) +
+                (visit.up == nullptr ? 0 : jitter(*visit.up, request, visit.draw + 2));
+      }
+      if (kept(request)) {
+        Outcome& row = rows_[request - row_base_].outcome;
+        row.queue_ns += start - item.at;
+        row.service_ns += service;
+      }
+      if (visit.next < config_.size()) {
+        inbox_[visit.next].push({then, item.key + 1, item.arrival, item.sample});
       } else {
-        service = visit.consult->service.draw(seed_, item.request, visit.station, item.sample);
-        if (instances > 0) start = std::max(start, free[0]);
-        insert(free, instances, start + service);
+        end(visit, item, then);
       }
-      const std::int64_t waited = start - item.at;
-      const bool counts = item.arrival >= options_.warmup_ns;
-      load.served += counts ? 1 : 0;
-      load.busy_ns += counts ? service : 0;
-      load.wait_ns += counts ? waited : 0;
-      load.wait_ns_max = std::max(load.wait_ns_max, counts ? waited : 0);
-      std::int64_t then = start + service + visit.after_ns;
-      if (visit.random) {
-        then += jitter(visit.consult->down, item.request, visit.draw) +
-                jitter(*visit.enter, item.request, visit.draw + 1) +
-                (visit.last ? 0 : jitter(*visit.up, item.request, visit.draw + 2));
-      }
-      if constexpr (!Constant) {
-        if (kept(item.request)) note(item, visit, waited, service, then);
-      }
-      // Who goes on and who has ended is hard to guess: both are written, one counts.
-      ends_[ended] = then - item.arrival;
-      ended += visit.last && counts ? 1 : 0;
-      last_end = std::max(last_end, visit.last && counts ? then : 0);
-      left += visit.last ? 1 : 0;
-      item.at = then;
-      ++item.visit;
-      Inbox& inbox = inbox_[visit.next];
-      inbox.items[inbox.size] = item;
-      inbox.size += visit.last ? 0 : 1;
     }
-    turn_[station] = turn;
-    last_end_ = last_end;
-    ended_ += left;
-    ends_.resize(ended);
-    Load& total = station_loads_[station];
-    total.served += load.served;
-    total.batches += load.served;
-    total.batch_size[0] += load.served;
-    total.busy_ns += load.busy_ns;
-    total.wait_ns += load.wait_ns;
-    total.wait_ns_max = std::max(total.wait_ns_max, load.wait_ns_max);
+    station_loads_[&desk - desks_.data()].busy_ns += busy;
   }
 
-  /// The instance that is free first is taken until `done`.
-  static void insert(std::int64_t* free, std::size_t instances, std::int64_t done) noexcept {
-    if (instances == 0) return;
-    std::size_t i = 1;
-    for (; i < instances && free[i] < done; ++i) free[i - 1] = free[i];
-    free[i - 1] = done;
-  }
-
-  /// Add the latencies of a run up.
-  void conclude() {
-    counted_ += ends_.size();
-    for (const std::int64_t latency : ends_) latency_ += latency;
-    measure(ends_);
-  }
-
-  /// What a visit says about its request's row.
-  void note(const Item& item, const Visit& visit, std::int64_t waited, std::int64_t service, std::int64_t then) {
-    Outcome& row = rows_[item.request - row_base_].outcome;
-    row.queue_ns += waited;
-    row.service_ns += service;
-    if (!visit.last) return;
-    Outcome out = replay_.deliver(visit.lane, item.sample, item.request, no_deadline);
+  void end(const Visit& visit, const Item& item, std::int64_t at) {
+    ++ended_;
+    const std::int64_t latency = at - item.arrival;
+    if (item.arrival >= options_.warmup_ns) {
+      ++counted_;
+      latency_ += latency;
+      last_end_ = std::max(last_end_, at);
+      measure(latency);
+    }
+    if (!kept(item.request())) return;
+    Outcome& row = rows_[item.request() - row_base_].outcome;
+    Outcome out = replay_.deliver(visit.lane, static_cast<std::uint32_t>(item.sample), item.request(), no_deadline);
     out.queue_ns = row.queue_ns;
     out.service_ns = row.service_ns;
-    out.network_ns = then - item.arrival - row.queue_ns - row.service_ns;
+    out.network_ns = latency - out.queue_ns - out.service_ns;
     row = out;
   }
 
-  /// Sort by time, then request: into as many buckets of time as there are items, then by insertion.
-  void arrange(std::vector<Item>& items) {
-    const std::size_t count = items.size();
-    if (count < 64) {
-      std::sort(items.begin(), items.end(), earlier);
-      return;
+  /// What stations did.
+  void put_down() {
+    for (std::size_t d = 0; d < desks_.size(); ++d) {
+      const Desk& desk = desks_[d];
+      Load& load = station_loads_[d];
+      load.served = load.batches = load.batch_size[0] = desk.served;
+      load.wait_ns = desk.wait_ns;
+      load.wait_ns_max = desk.wait_ns_max;
+      if (desk.plain && desk.steady()) load.busy_ns = static_cast<Wide>(desk.served) * desk.service_ns;
     }
-    std::int64_t low = items.front().at;
+  }
+
+  /// Those who arrive before `horizon`, by time, then request. What is in order stays where it is; else they move to
+  /// `due_`: into twice as many buckets of time as there are items, then by insertion.
+  std::span<const Item> arrange(Items& items, std::int64_t horizon) {
+    const std::span<Item> all{items.begin(), items.end()};
+    bool sorted = true;
+    std::int64_t low = all.front().at;
     std::int64_t high = low;
-    for (const Item& item : items) {
-      low = std::min(low, item.at);
-      high = std::max(high, item.at);
+    std::size_t count = low < horizon ? 1 : 0;
+    for (std::size_t i = 1; i < all.size(); ++i) {
+      sorted = sorted && earlier(all[i - 1], all[i]);
+      count += all[i].at < horizon ? 1 : 0;
+      low = std::min(low, all[i].at);
+      high = std::max(high, all[i].at);
     }
-    // Buckets of a power of two in time: one to two for each item.
+    if (sorted || count == 0) return all.first(count);
+    high = std::min(high, horizon);
     const auto range = static_cast<std::uint64_t>(high - low);
-    const int shift = std::max(0, static_cast<int>(std::bit_width(range)) - static_cast<int>(std::bit_width(count)));
+    int shift = 0;
+    while ((range >> shift) >= 2 * count) ++shift;
+    const std::size_t buckets = (range >> shift) + 1;
+    starts_.assign(buckets + 1, 0);
     const auto bucket = [&](const Item& item) { return static_cast<std::uint64_t>(item.at - low) >> shift; };
-    starts_.assign((range >> shift) + 2, 0);
-    for (const Item& item : items) ++starts_[bucket(item) + 1];
-    if (*std::max_element(starts_.begin(), starts_.end()) > 48) {  // crowded: insertion would be slow
-      std::sort(items.begin(), items.end(), earlier);
-      return;
+    for (const Item& item : all) {
+      if (item.at < horizon) ++starts_[bucket(item) + 1];
     }
-    for (std::size_t i = 1; i < starts_.size(); ++i) starts_[i] += starts_[i - 1];
-    scratch_.resize(count);
-    for (const Item& item : items) scratch_[starts_[bucket(item)]++] = item;
+    std::uint32_t most = 0;
+    for (std::size_t b = 1; b <= buckets; ++b) {
+      most = std::max(most, starts_[b]);
+      starts_[b] += starts_[b - 1];
+    }
+    due_.resize(count);
+    rest_.resize(0);
+    Item* const due = due_.begin();
+    for (const Item& item : all) {
+      if (item.at < horizon) {
+        due[starts_[bucket(item)]++] = item;
+      } else {
+        rest_.push(item);
+      }
+    }
+    items.swap(rest_);
+    if (most > 48) {  // crowded: insertion would be slow
+      std::sort(due_.begin(), due_.end(), earlier);
+      return {due, count};
+    }
     for (std::size_t i = 1; i < count; ++i) {
-      if (!earlier(scratch_[i], scratch_[i - 1])) continue;
-      const Item item = scratch_[i];
+      if (!earlier(due[i], due[i - 1])) continue;
+      const Item item = due[i];
       std::size_t at = i;
-      for (; at > 0 && earlier(item, scratch_[at - 1]); --at) scratch_[at] = scratch_[at - 1];
-      scratch_[at] = item;
+      for (; at > 0 && earlier(item, due[at - 1]); --at) due[at] = due[at - 1];
+      due[at] = item;
     }
-    items.swap(scratch_);
+    return {due, count};
   }
 };
 

@@ -34,9 +34,11 @@ class Sketch {
 
   static std::size_t bucket(std::int64_t ns) noexcept {
     const auto value = static_cast<std::uint64_t>(ns < 0 ? 0 : ns);
-    if (value < (1U << (bits + 1))) return value;
-    const int shift = static_cast<int>(std::bit_width(value)) - bits - 1;
-    return (static_cast<std::size_t>(shift) << bits) + (value >> shift);
+    if (value < (1U << bits)) return value;
+    // Exponent and first digits as a double has them: rounding to 53 digits moves nothing but values above 2^53.
+    constexpr std::uint64_t lowest = std::uint64_t{1023 + bits - 1} << bits;
+    return (std::bit_cast<std::uint64_t>(static_cast<double>(static_cast<std::int64_t>(value))) >> (52 - bits)) -
+           lowest;
   }
 
   static std::int64_t middle(std::size_t bucket) noexcept {
