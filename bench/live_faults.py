@@ -62,6 +62,7 @@ def trial(local: LocalNetwork, kind: str, folder: Path, requests: int, seed: int
     begin_s, end_s = 0.2 * span_s, 0.35 * span_s
     back: list[float] = []
     died: list[float] = []
+    ended = threading.Event()
 
     def after(delay_s: float, *actions: Callable[[], object], returns: bool = False) -> threading.Timer:
         def act() -> None:
@@ -77,13 +78,11 @@ def trial(local: LocalNetwork, kind: str, folder: Path, requests: int, seed: int
         return [after(begin_s, break_it), after(end_s, heal_it, returns=True)]
 
     def revive() -> None:
-        """Start the server again if it dies of having hung, as whatever looks after a server would."""
-        until_s = time.monotonic() + 1.0
-        while cloud.pid is not None and time.monotonic() < until_s:
-            time.sleep(0.02)
-        if cloud.pid is None:
-            cloud.start()
-            died.append(time.time())
+        """Start the server again whenever it dies of having hung, as whatever looks after a server would."""
+        while not ended.wait(0.02):
+            if cloud.pid is None:
+                cloud.start()
+                died.append(time.time())
 
     timers = {
         "kill": lambda: [after(begin_s, cloud.kill), after(end_s, cloud.start, returns=True)],
@@ -109,8 +108,11 @@ def trial(local: LocalNetwork, kind: str, folder: Path, requests: int, seed: int
     result = run(
         net, STRATEGY, data.asked, labels=data.asked_labels, trace=trace, out=folder, absent="wait", seed=seed
     )  # fmt: skip
+    ended.set()
     for timer in timers:
         timer.join()
+    if cloud.pid is None:
+        cloud.start()  # the next run begins with a server that is there
     raw = result.outcomes_raw().sort_by("request")
     late_ms = raw.column("latency_us").to_numpy() / 1e3 - DEADLINE_MS
     status = {k: v for k, v in result.summary.status.items() if v}

@@ -46,7 +46,8 @@ __all__ = ["Deployment", "Link", "Model", "Network", "Node", "Tensors"]
 
 _CONTROLS = ("path", "ingress")
 _INSTANCES_MAX = 2**20
-_FORMS = ("logits", "probs", "label_confidence", "label")
+_VECTORS = ("logits", "probs")
+_FORMS = (*_VECTORS, "label_confidence", "label")
 _SCHEMES = ("grpc", "grpcs", "http", "https")
 
 
@@ -290,8 +291,12 @@ class Tensors:
 
     Parameters
     ----------
-    input, output : str
-        Tensor names. `output` holds the vector, or the label for the two label forms.
+    input : str
+        Tensor name.
+    output : str or mapping of str to str
+        The tensor with the vector, or with the label for the two label forms. For vectors that come as a dictionary of
+        named outputs, the tensor of each class, one number each: ``{cat: "P_CAT", dog: "P_DOG"}``; the model then has
+        these classes, in this order.
     form : {"logits", "probs", "label_confidence", "label"}
         What the output means.
     confidence : str, optional
@@ -302,7 +307,7 @@ class Tensors:
     """
 
     input: str
-    output: str
+    output: str | Mapping[str, str] = field(hash=False)
     form: str
     confidence: str | None = None
     model: str | None = None
@@ -310,7 +315,14 @@ class Tensors:
 
     def __post_init__(self) -> None:
         check_name(self.input, "tensors: input")
-        check_name(self.output, "tensors: output")
+        if isinstance(self.output, Mapping):
+            if not self.output:
+                msg = "tensors: output must name a tensor, or one for each class, not none"
+                raise BadValueError(msg)
+            object.__setattr__(self, "output", dict(self.output))
+        for name in self.outputs:
+            check_name(name, "tensors: output")
+        check_unique(self.outputs, "tensors: output")
         if self.form not in _FORMS:
             msg = f"tensors: there is no form {self.form!r}; {nearest(str(self.form), _FORMS)}"
             raise UnknownNameError(msg)
@@ -322,6 +334,19 @@ class Tensors:
         for key in ("model", "version"):
             if getattr(self, key) is not None:
                 check_name(getattr(self, key), f"tensors: {key}", forbidden="/")
+        if self.classes is not None and self.form not in _VECTORS:
+            msg = f"tensors: outputs named by class are for form 'logits' or 'probs', not {self.form!r}"
+            raise BadValueError(msg)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the tensors that make up the answer: `output`, or one per class."""
+        return tuple(self.output.values()) if isinstance(self.output, Mapping) else (self.output,)
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Class names where the outputs are named by class."""
+        return tuple(self.output) if isinstance(self.output, Mapping) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -512,6 +537,7 @@ class Network:
         check_unique((deployment.name for deployment in self.deployments), "network: deployment")
         self._check_links()
         self._check_deployments()
+        self._name_classes()
         for outage in self.outages:
             outage.check(self)
         if not self.ingress:
@@ -548,6 +574,23 @@ class Network:
                     "(declare all models or none)"
                 )
                 raise UnknownNameError(msg)
+
+    def _name_classes(self) -> None:
+        """Give a model the classes by which a deployment of it names its outputs."""
+        models = list(self.models)
+        for deployment in self.deployments:
+            named = None if deployment.tensors is None else deployment.tensors.classes
+            index = self._model_index[deployment.model]
+            if named is None or named == models[index].classes:
+                continue
+            if models[index].classes is not None:
+                msg = (
+                    f"deployment {deployment.name!r}: outputs are named for the classes {', '.join(named)}, but the "
+                    f"model has {', '.join(models[index].classes or ())}, in this order"
+                )
+                raise BadValueError(msg)
+            models[index] = replace(models[index], classes=named)
+        object.__setattr__(self, "models", tuple(models))
 
     @cached_property
     def _node_index(self) -> dict[str, int]:

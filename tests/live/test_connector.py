@@ -8,6 +8,7 @@ import ssl
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -71,6 +72,8 @@ def test_bfloat16_rounds_half_to_even_and_widens_exactly():
             UnsupportedError,
             "also wants input 'MASK'",
         ),
+        (FACTS, {"output": {"cat": "C", "dog": "D"}}, ROWS, UnknownNameError, "no output 'C'"),
+        (FACTS, {"output": {"cat": "Y"}}, ROWS, BadValueError, r"'Y' has shape \[any, 3\]; an output named for one"),
     ],
 )
 def test_what_does_not_fit_is_a_sentence(facts, tensors, rows, error, says):
@@ -87,7 +90,7 @@ def test_half_precision_inputs_are_converted_once():
 
 
 def asked(form="probs", classes=3, confidence=None):
-    return Asking("m@n", "m", "", "X", "FP32", (1, 4), form, "Y", confidence, classes)
+    return Asking("m@n", "m", "", "X", "FP32", (1, 4), form, ("Y",), confidence, classes)
 
 
 def test_outputs_of_the_wrong_size_or_missing_are_errors():
@@ -97,6 +100,14 @@ def test_outputs_of_the_wrong_size_or_missing_are_errors():
         one({"Z": np.zeros(3, np.float32)}, asked())
     with pytest.raises(ServerError, match="type BYTES"):
         decode(b"abc", "BYTES")
+
+
+def test_outputs_named_by_class_make_one_vector():
+    parts = Asking("m@n", "m", "", "X", "FP32", (1, 4), "probs", ("A", "B"), None, 2)
+    columns = {"B": np.float32([[0.25], [0.5]]), "A": np.float32([[0.75], [0.5]])}
+    assert [a.vector.tolist() for a in split(columns, parts, 2)] == [[0.75, 0.25], [0.5, 0.5]]
+    with pytest.raises(ServerError, match="'A' holds 3 numbers, not 2"):
+        split({**columns, "A": np.zeros(3, np.float32)}, parts, 2)
 
 
 def test_labels_with_confidence():
@@ -168,9 +179,13 @@ def test_a_real_server_answers_errs_and_times_out(scheme, tmp_path):
 
     network = chain(scheme, pads_ms={"tree": 0.0, "mlp": 0.0, "ensemble": 0.0})
     mlp = network.deployment("mlp@edge")
-    network = type(network)(network.nodes[1:2], (), (), (mlp,), control="ingress")
+    apart = {"output": {str(k): f"P{k}" for k in range(10)}, "model": "apart"}
+    tree = replace(network.deployment("tree@device"), node="edge", tensors=replace(mlp.tensors, **apart))
+    network = type(network)(network.nodes[1:2], (), (), (mlp, tree), control="ingress")
     rows = ladder.images().asked
-    expected = probabilities(rows[:8].astype(np.float64), ladder.arrays("mlp")).astype(np.float32)
+    expected, by_class = (
+        probabilities(rows[:8].astype(np.float64), ladder.arrays(model)).astype(np.float32) for model in ("mlp", "tree")
+    )
 
     async def ask(local):
         url = network.nodes[0].endpoints[0]
@@ -186,6 +201,15 @@ def test_a_real_server_answers_errs_and_times_out(scheme, tmp_path):
             assert np.allclose(answer.vector, expected[0], atol=1e-6)
             many = await connection.infer_many(asking, view[: 8 * size], 8, 5.0)
             assert np.allclose([a.vector for a in many], expected, atol=1e-6)
+            named = ask_of(tree, await connection.describe("apart"), rows, "tree@edge")
+            named.frame = connection.frame(named)
+            answer = await connection.infer(named, view[:size], 5.0)
+            assert np.allclose(answer.vector, by_class[0], atol=1e-6)
+            many = await connection.infer_many(named, view[: 8 * size], 8, 5.0)
+            assert np.allclose([a.vector for a in many], by_class, atol=1e-6)
+            local.fault("tree@edge", shape=True)
+            with pytest.raises(ServerError, match="output 'P7'"):
+                await connection.infer(named, view[:size], 5.0)
             batching = await connection.batching("mlp")
             assert (batching.instances, batching.max_batch, batching.queue_max) == (1, 8, None)
             local.fault("mlp@edge", error=True)
@@ -295,19 +319,34 @@ def tls_listener(context, handle):
         thread.join(5)
 
 
-@pytest.mark.parametrize("scheme", ["grpcs", "https"])
-def test_an_expired_certificate_is_said_before_any_load(scheme, tmp_path):
-    """The handshake fails before a server says anything, so a bare TLS socket will do for one."""
-    pytest.importorskip("tritonclient.grpc")
+@pytest.mark.live
+def test_an_expired_certificate_is_said_before_any_load(tmp_path):
+    """Triton's HTTP endpoint speaks no TLS: what ends it stands before the server, as everywhere."""
+    require_triton()
+    from coinfer.live.triton import Server, free_ports
+
     pem, key = certificate(tmp_path, end="20200201000000Z")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pem, key)
-    context.set_alpn_protocols(["h2"] if scheme == "grpcs" else ["http/1.1"])
-    with tls_listener(context, lambda _: None) as port:
-        node = Node("n", 0, triton=f"{scheme}://localhost:{port}", tls={"ca": str(pem)})
-        network = Network((node,), (), (), (deployment(),), control="ingress")
-        with pytest.raises(UnavailableError, match=r"m@n at .* cannot be reached: .*certificate has expired"):
-            run(network, ci.Local(), np.zeros((2, 4), np.float32), concurrency=1, out=tmp_path / "run")
+    (tmp_path / "models").mkdir()
+    options = [
+        f"--grpc-{name}={value}" for name, value in (("use-ssl", "true"), ("server-cert", pem), ("server-key", key))
+    ]
+    server = Server("n", tmp_path / "models", tmp_path, *free_ports(2), options)
+    server.start()
+    try:
+        with tls_listener(context, lambda _: None) as port:
+            for url in (f"grpcs://localhost:{server.grpc_port}", f"https://localhost:{port}"):
+                network = Network(
+                    (Node("n", 0, triton=url, tls={"ca": str(pem)}),), (), (), (deployment(),), control="ingress"
+                )
+                with pytest.raises(
+                    UnavailableError, match=f"m@n at {url} cannot be reached: .*certificate has expired"
+                ):
+                    run(network, ci.Local(), np.zeros((2, 4), np.float32), concurrency=1, out=tmp_path / "run")
+                assert not (tmp_path / "run").exists()
+    finally:
+        server.stop()
 
 
 GUARDED = """

@@ -12,13 +12,14 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import coinfer as ci
 from coinfer.errors import BadFileError, BadValueError, UnavailableError, UnknownNameError
-from coinfer.live import LiveRun, LocalNetwork, Settings, ladder, resume, run
+from coinfer.live import LiveRun, LocalNetwork, Settings, collect, ladder, resume, run
 from live_servers import chain, require_triton
 
 pytestmark = pytest.mark.live
@@ -115,8 +116,6 @@ def test_a_healthy_run_answers_everything_and_replays_equal(local, data, tmp_pat
 
 
 def test_live_decisions_are_those_of_a_replay_on_collected_predictions(local, data, tmp_path):
-    from coinfer.live import collect
-
     predictions = collect(local.network, data.asked, labels=data.asked_labels)
     assert predictions.models == ("tree", "mlp", "ensemble")
     assert predictions.accuracy("ensemble") > 0.98
@@ -135,10 +134,15 @@ def test_live_decisions_are_those_of_a_replay_on_collected_predictions(local, da
 def test_http_and_grpc_give_the_same_answers(data, tmp_path):
     require_triton()
     network = chain("http")
+    device, edge, cloud = network.deployments
+    edge = replace(edge, tensors=replace(edge.tensors, output={str(k): f"P{k}" for k in range(10)}))
+    network = replace(network, models=(), deployments=(device, edge, cloud))
     with LocalNetwork(network, tmp_path / "triton") as local:
-        result = go(local, data, tmp_path / "run", requests=60, deadline_ms=2000.0, rate=50.0)
+        strategy = ci.Ensemble("mean")
+        result = go(local, data, tmp_path / "run", strategy=strategy, requests=60, deadline_ms=2000.0, rate=50.0)
         check(result, requests=60)
         assert counts(result) == {"answered": 60}
+        assert result.summary.accuracy > 0.9
 
 
 def test_closed_loop_keeps_its_concurrency(local, data, tmp_path):
@@ -472,8 +476,6 @@ def test_bad_input_is_refused_before_any_load(local, data, tmp_path):
     out = tmp_path / "run"
 
     def with_deployment(**changes):
-        from dataclasses import replace
-
         tensors = replace(network.deployments[0].tensors, **changes)
         return replace(
             network, deployments=(replace(network.deployments[0], tensors=tensors), *network.deployments[1:])
@@ -497,9 +499,22 @@ def test_bad_input_is_refused_before_any_load(local, data, tmp_path):
     with pytest.raises(BadValueError, match="give a trace"):
         run(network, STRATEGY, data.asked, out=out)
     assert not out.exists()
-    run(network, ci.Local(), data.asked, concurrency=2, requests=5, out=out)
+    run(network, ci.Local(), data.asked, labels=data.asked_labels, concurrency=1, requests=5, out=out)
     with pytest.raises(BadFileError, match="holds a run already"):
         run(network, ci.Local(), data.asked, concurrency=2, requests=5, out=out)
+
+    def damaged(name, change, says):
+        whole = (out / name).read_bytes()
+        (out / name).write_bytes(change(whole))
+        with pytest.raises(BadFileError, match=says):
+            LiveRun.open(out).redecide()
+        (out / name).write_bytes(whole)
+
+    row = np.int64([0, 1, 2, 3]).tobytes()  # the column of requests
+    damaged("outcomes-0.arrows", lambda held: held.replace(row, row[:-8] + b"\xff" * 8), r"column 'request' holds -1")
+    damaged("steps-0.arrows", lambda held: held.replace(b"openstep", b"\xff" * 8), r"damaged after 0 rows: .*UTF8")
+    damaged("manifest.json", lambda held: held.replace(b'"seed"', b'"seeds"'), r"is damaged: 'seed' holds None")
+    damaged("labels.npy", lambda held: b"", "cannot be read as labels")
     (out / "outcomes-0.arrows").write_bytes(b"not arrow at all")
     with pytest.raises(BadFileError, match=r"outcomes-0\.arrows: cannot be read as a journal"):
         LiveRun.open(out).outcomes_raw()

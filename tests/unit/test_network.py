@@ -132,6 +132,18 @@ def test_models_are_implied_only_if_none_is_declared() -> None:
         Network([Node("a", 0)], [], [Model("m")], deployments)
 
 
+def test_outputs_named_by_class_name_the_classes() -> None:
+    tensors = Tensors("in", {"cat": "P_CAT", "dog": "P_DOG"}, "probs")
+    deployments = [Deployment("m", "a", tensors=tensors)]
+    assert Network([Node("a", 0)], [], [], deployments).model("m").classes == ("cat", "dog")
+    with pytest.raises(BadValueError, match=r"for the classes cat, dog, but the model has dog, cat, in this order"):
+        Network([Node("a", 0)], [], [Model("m", classes=["dog", "cat"])], deployments)
+    with pytest.raises(BadValueError, match="named by class are for form 'logits' or 'probs', not 'label'"):
+        Tensors("in", {"cat": "P_CAT"}, "label")
+    with pytest.raises(BadValueError, match="output must name a tensor, or one for each class"):
+        Tensors("in", {}, "probs")
+
+
 def test_a_link_can_be_replaced_and_shows_how_to_build_it() -> None:
     link = Link(from_="a", to="b", delay_ms=3)
     assert dataclasses.replace(link, delay_ms=4.0) == Link(from_="a", to="b", delay_ms=4)
@@ -223,6 +235,7 @@ def networks(draw: st.DrawFn) -> Network:
     for model, node in draw(st.lists(places, min_size=1, max_size=5, unique_by=lambda p: (p[0].name, p[1]))):
         batch = draw(st.integers(1, 64))
         label_confidence = Tensors("in", "out", "label_confidence", confidence="c")
+        by_class = Tensors("in", {name: f"P{k}" for k, name in enumerate(model.classes or ("a", "b"))}, "logits")
         deployments.append(
             Deployment(
                 model.name,
@@ -234,7 +247,7 @@ def networks(draw: st.DrawFn) -> Network:
                 queue_max=draw(st.none() | st.integers(0, 100)),
                 price_usd=draw(amounts),
                 service=draw(laws if batch > 1 else laws | st.builds(service.Measured, positive)),
-                tensors=draw(st.none() | st.just(Tensors("in", "out", "probs")) | st.just(label_confidence)),
+                tensors=draw(st.sampled_from([None, Tensors("in", "out", "probs"), label_confidence, by_class])),
             )
         )
     return Network(nodes, links, models, deployments, control=draw(st.sampled_from(["path", "ingress"])))

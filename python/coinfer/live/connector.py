@@ -130,6 +130,8 @@ class Asking:
         The input tensor's.
     shape : tuple of int
         Of one request, its batch axis of 1 included if the model has one.
+    outputs : tuple of str
+        The tensor with the answer, or those of its numbers, one per class.
     classes : int or None
         Width of the answer, for vectors.
     """
@@ -141,7 +143,7 @@ class Asking:
     datatype: str
     shape: tuple[int, ...]
     form: str
-    output: str
+    outputs: tuple[str, ...]
     confidence: str | None
     classes: int | None
     frame: Any = field(default=None, repr=False)
@@ -149,7 +151,7 @@ class Asking:
     @property
     def wanted(self) -> tuple[str, ...]:
         """Names of the output tensors to ask for."""
-        return (self.output,) if self.confidence is None else (self.output, self.confidence)
+        return self.outputs if self.confidence is None else (*self.outputs, self.confidence)
 
     def rows(self, inputs: NDArray[Any]) -> tuple[memoryview, int]:
         """Convert the samples to what goes over the wire: all bytes, and bytes per row."""
@@ -201,26 +203,27 @@ def ask_of(deployment: Deployment, facts: Facts, inputs: NDArray[Any], place: st
             f"({_shown((1, *row))} with a batch axis)"
         )
         raise BadValueError(msg)
-    for name in (tensors.output, tensors.confidence):
-        if name is not None and name not in facts.outputs:
+    for name in (*tensors.outputs, *([] if tensors.confidence is None else [tensors.confidence])):
+        if name not in facts.outputs:
             msg = f"{place}: the model has no output {name!r}; {nearest(name, facts.outputs)}"
             raise UnknownNameError(msg)
-    classes = None
-    out_type, out_shape = facts.outputs[tensors.output]
+    classes = None if tensors.classes is None else len(tensors.classes)
+    whole = tensors.form in _VECTORS and classes is None
     allowed = _FLOATS if tensors.form in _VECTORS else _WHOLE
-    if out_type not in allowed:
-        msg = f"{place}: output {tensors.output!r} is {out_type}; form {tensors.form!r} needs {' or '.join(allowed)}"
-        raise BadValueError(msg)
-    if tensors.form in _VECTORS:
-        if not out_shape:
-            msg = f"{place}: output {tensors.output!r} is a single number; form {tensors.form!r} needs one per class"
+    for name in tensors.outputs:
+        out_type, out_shape = facts.outputs[name]
+        if out_type not in allowed:
+            msg = f"{place}: output {name!r} is {out_type}; form {tensors.form!r} needs {' or '.join(allowed)}"
             raise BadValueError(msg)
-        classes = out_shape[-1] if out_shape[-1] > 0 else None
-    elif any(n > 1 for n in out_shape):
-        msg = (
-            f"{place}: output {tensors.output!r} has shape {_shown(out_shape)}; form {tensors.form!r} needs one number"
-        )
-        raise BadValueError(msg)
+        if whole and not out_shape:
+            msg = f"{place}: output {name!r} is a single number; form {tensors.form!r} needs one per class"
+            raise BadValueError(msg)
+        if whole:
+            classes = out_shape[-1] if out_shape[-1] > 0 else None
+        elif any(n > 1 for n in out_shape):
+            form = f"form {tensors.form!r}" if tensors.classes is None else "an output named for one class"
+            msg = f"{place}: output {name!r} has shape {_shown(out_shape)}; {form} needs one number"
+            raise BadValueError(msg)
     return Asking(
         place,
         tensors.model or deployment.model,
@@ -229,7 +232,7 @@ def ask_of(deployment: Deployment, facts: Facts, inputs: NDArray[Any], place: st
         datatype,
         shape,
         tensors.form,
-        tensors.output,
+        tensors.outputs,
         tensors.confidence,
         classes,
     )
@@ -432,7 +435,7 @@ class _Grpc(Connection):
         raw = reply.raw_output_contents
         if len(outputs) == 1 and len(raw) == 1 and asking.classes is not None:  # what all but every answer is
             tensor = outputs[0]
-            if tensor.datatype == "FP32" and tensor.name == asking.output:
+            if tensor.datatype == "FP32" and (tensor.name,) == asking.outputs:
                 vector = np.frombuffer(raw[0], np.float32)
                 if len(vector) == asking.classes:
                     return Answer(vector)
@@ -630,19 +633,20 @@ def split(columns: Mapping[str, NDArray[Any]], asking: Asking, count: int) -> li
         if name not in columns:
             msg = f"{asking.place}: the answer lacks output {name!r}; it has {', '.join(map(repr, columns)) or 'none'}"
             raise ServerError(msg)
-    values = columns[asking.output].reshape(-1)
-    width = (asking.classes or len(values) // count) if asking.form in _VECTORS else 1
-    if len(values) != width * count or width == 0:
-        msg = f"{asking.place}: output {asking.output!r} holds {len(values)} numbers, not {max(width, 1) * count}"
-        raise ServerError(msg)
-    if asking.form in _VECTORS:
-        vectors = np.ascontiguousarray(values, np.float32).reshape(count, width)
-        return [Answer(vector) for vector in vectors]
-    labels = [int(v) for v in values]
+    vector = asking.form in _VECTORS
+    parts = []
+    for name in asking.wanted:
+        values = columns[name]
+        width = (asking.classes or values.size // count) if vector and len(asking.outputs) == 1 else 1
+        if values.size != width * count or width == 0:
+            msg = f"{asking.place}: output {name!r} holds {values.size} numbers, not {max(width, 1) * count}"
+            raise ServerError(msg)
+        parts.append(values.reshape(count, width))
+    if vector:
+        vectors = np.ascontiguousarray(parts[0] if len(parts) == 1 else np.hstack(parts), np.float32)
+        return [Answer(row) for row in vectors]
+    labels = [int(v) for v in parts[0][:, 0]]
     if asking.confidence is None:
         return [Answer(None, label) for label in labels]
-    sure = np.ascontiguousarray(columns[asking.confidence].reshape(-1), np.float32)
-    if len(sure) != count:
-        msg = f"{asking.place}: output {asking.confidence!r} holds {len(sure)} numbers, not {count}"
-        raise ServerError(msg)
+    sure = parts[1][:, 0].astype(np.float32)
     return [Answer(None, label, float(c)) for label, c in zip(labels, sure, strict=True)]

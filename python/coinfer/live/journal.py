@@ -161,6 +161,20 @@ class Journal:
             self._files[name].close()
 
 
+# What a manifest must hold to be read again; versions and the like are for people.
+_MANIFEST: Final[dict[str, Any]] = {
+    "strategy": str,
+    "shadow": dict | None,
+    "servers": dict,
+    "seed": int,
+    "settings": dict,
+    "concurrency": int | None,
+    "inputs": str,
+    "shapes": dict,
+    "members": dict,
+}
+
+
 def segments(folder: Path) -> int:
     """Count the starts of the router that left a journal."""
     return len(list(folder.glob("outcomes-*.arrows")))
@@ -172,7 +186,7 @@ def read_table(folder: Path, name: str, segment: int) -> pa.Table:
     Raises
     ------
     BadFileError
-        If the file is missing or is no journal. A torn end is not an error: that is what a crash leaves.
+        If the file is missing, damaged or no journal. A torn end is not an error: that is what a crash leaves.
     """
     import pyarrow as pa
 
@@ -198,19 +212,24 @@ def read_table(folder: Path, name: str, segment: int) -> pa.Table:
             msg = f"{path}: its columns are not those of a journal's {name}; was it written by another version?"
             raise BadFileError(msg)
         while True:
+            batch = None
             try:
                 batch = reader.read_next_batch()
+                batch.validate(full=True)
             except StopIteration:
                 break
-            except (OSError, pa.ArrowInvalid):
-                break
+            except (OSError, pa.ArrowInvalid) as error:
+                if source.tell() == path.stat().st_size and batch is None:
+                    break
+                msg = f"{path}: is damaged after {sum(map(len, batches)):,} rows: {str(error).splitlines()[0]}"
+                raise BadFileError(msg) from error
             batches.append(batch)
     return pa.Table.from_batches(batches, schema)
 
 
 def _torn(path: Path) -> bool:
     """Say whether a file is the beginning of a stream whose schema was not written out."""
-    return path.read_bytes()[:4] in (b"", b"\xff\xff\xff\xff")
+    return b"\xff\xff\xff\xff".startswith(path.read_bytes()[:4])
 
 
 def write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
@@ -243,6 +262,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if content.get("version") != _VERSION:
         msg = f"{path}: has version {content.get('version')}, this coinfer reads version {_VERSION}"
         raise BadFileError(msg)
+    for key, kinds in _MANIFEST.items():
+        if not isinstance(content.get(key), kinds):
+            msg = f"{path}: is damaged: {key!r} holds {content.get(key)!r}"
+            raise BadFileError(msg)
     return content
 
 

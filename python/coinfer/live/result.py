@@ -143,7 +143,7 @@ class LiveRun:
         if (folder / "labels.npy").exists():
             try:
                 labels = np.load(folder / "labels.npy", allow_pickle=False)
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, EOFError) as error:
                 msg = f"{folder / 'labels.npy'}: cannot be read as labels: {error}"
                 raise BadFileError(msg) from error
         return cls(
@@ -164,8 +164,33 @@ class LiveRun:
     def table(self, name: str, segment: int) -> pa.Table:
         """Give one stream of the journal: ``answers``, ``steps``, ``outcomes`` or ``audits``."""
         if (name, segment) not in self._tables:
-            self._tables[name, segment] = read_table(self.folder, name, segment)
+            table = read_table(self.folder, name, segment)
+            for column, bound in self._bounds.items():
+                if column in table.column_names and len(table):
+                    values = table.column(column).to_numpy()
+                    if values.min() < 0 or values.max() >= bound:
+                        worst = int(values.max() if values.max() >= bound else values.min())
+                        msg = (
+                            f"{self.folder}: {name}-{segment}.arrows is damaged: column {column!r} holds {worst}, "
+                            f"allowed are 0 to {bound - 1}"
+                        )
+                        raise BadFileError(msg)
+            self._tables[name, segment] = table
         return self._tables[name, segment]
+
+    @cached_property
+    def _bounds(self) -> dict[str, int]:
+        """Give one past the largest index that a journal of this run may hold, by column."""
+        stages = max(len(self._stages(node)) for node in self.trace.nodes)
+        return {
+            "request": len(self.trace),
+            "sample": int(self.trace.sample.max()) + 1,
+            "ingress": len(self.trace.nodes),
+            "member": max(len(self.manifest["members"][node]) for node in self.trace.nodes),
+            "stage": stages,
+            "answered_by": stages,
+            "status": len(_STATUS),
+        }
 
     def outcomes_raw(self) -> pa.Table:
         """Give the outcomes of all segments as journalled, in the order in which requests ended."""
@@ -374,6 +399,9 @@ class LiveRun:
                 sessions[request] = core.Session(plan.plan, uniform)
                 if sessions[request].stage != stage:
                     wrong[request] = f"request {request}: starts at stage {sessions[request].stage}, live at {stage}"
+                continue
+            if request not in sessions:
+                wrong[request] = f"request {request}: has steps but no start"
                 continue
             session = sessions[request]
             if kind == "settle":

@@ -130,7 +130,9 @@ class TritonPythonModel:
                 error = self.backend.TritonError("this model was told to fail")
                 responses.append(self.backend.InferenceResponse([], error=error))
             else:
-                tensors = [self.backend.Tensor(self.settings["output"], part)]
+                names = self.settings["outputs"]
+                parts = [part] if len(names) == 1 else np.hsplit(part, part.shape[1])
+                tensors = [self.backend.Tensor(n, np.ascontiguousarray(p)) for n, p in zip(names, parts, strict=False)]
                 responses.append(self.backend.InferenceResponse(tensors))
         return responses
 

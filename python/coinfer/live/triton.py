@@ -390,7 +390,7 @@ def write_model(
     base, each = (law.base_ms, law.per_item_ms) if isinstance(law, service.Linear) else (law.mean_ms, 0.0)
     if not pad or not np.isfinite(base):
         base, each = 0.0, 0.0
-    settings: dict[str, Any] = {"input": tensors.input, "output": tensors.output, "dtype": f"TYPE_{dtype}"}
+    settings: dict[str, Any] = {"input": tensors.input, "outputs": tensors.outputs, "dtype": f"TYPE_{dtype}"}
     settings |= {"base_ms": base, "per_item_ms": each}
     (folder / "settings.json").write_text(json.dumps(settings), "utf-8")
     np.savez(
@@ -409,11 +409,13 @@ def _config(deployment: Deployment, name: str, dtype: str) -> str:
     if deployment.queue_max is not None:
         batching.append(f"default_queue_policy {{ max_queue_size: {deployment.queue_max} }}")
     inside = "\n  ".join(batching)
+    width = 10 if tensors.classes is None else 1
+    outputs = (f'{{ name: "{name}", data_type: {dtype}, dims: [ {width} ] }}' for name in tensors.outputs)
     return f"""name: "{name}"
 backend: "python"
 max_batch_size: {deployment.max_batch}
 input [ {{ name: "{tensors.input}", data_type: {dtype}, dims: [ 64 ] }} ]
-output [ {{ name: "{tensors.output}", data_type: {dtype}, dims: [ 10 ] }} ]
+output [ {", ".join(outputs)} ]
 instance_group [ {{ count: {deployment.instances or 1}, kind: KIND_CPU }} ]
 dynamic_batching {{
   {inside}
