@@ -323,28 +323,32 @@ def tls_listener(context, handle):
 def test_an_expired_certificate_is_said_before_any_load(tmp_path):
     """Triton's HTTP endpoint speaks no TLS: what ends it stands before the server, as everywhere."""
     require_triton()
-    from coinfer.live.triton import Server, free_ports
-
     pem, key = certificate(tmp_path, end="20200201000000Z")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pem, key)
-    (tmp_path / "models").mkdir()
-    options = [
-        f"--grpc-{name}={value}" for name, value in (("use-ssl", "true"), ("server-cert", pem), ("server-key", key))
-    ]
-    server = Server("n", tmp_path / "models", tmp_path, *free_ports(2), options)
+    tls = {"grpc_use_ssl": "true", "grpc_server_cert": pem, "grpc_server_key": key}
+    with serving(tmp_path, GUARDED, GUARDED_CONFIG, **tls) as server, tls_listener(context, lambda _: None) as port:
+        for url in (f"grpcs://localhost:{server.grpc_port}", f"https://localhost:{port}"):
+            node = Node("n", 0, triton=url, tls={"ca": str(pem)})
+            network = Network((node,), (), (), (deployment(),), control="ingress")
+            with pytest.raises(UnavailableError, match=f"m@n at {url} cannot be reached: .*certificate has expired"):
+                run(network, ci.Local(), np.zeros((2, 4), np.float32), concurrency=1, out=tmp_path / "run")
+            assert not (tmp_path / "run").exists()
+
+
+@contextlib.contextmanager
+def serving(folder, code, config, **options):
+    """Start a real server for the model m."""
+    from coinfer.live.triton import Server, free_ports
+
+    (folder / "models/m/1").mkdir(parents=True)
+    (folder / "models/m/1/model.py").write_text(code)
+    (folder / "models/m/config.pbtxt").write_text(config)
+    server = Server("n", folder / "models", folder, *free_ports(2),
+                    [f"--{name.replace('_', '-')}={value}" for name, value in options.items()])  # fmt: skip
     server.start()
     try:
-        with tls_listener(context, lambda _: None) as port:
-            for url in (f"grpcs://localhost:{server.grpc_port}", f"https://localhost:{port}"):
-                network = Network(
-                    (Node("n", 0, triton=url, tls={"ca": str(pem)}),), (), (), (deployment(),), control="ingress"
-                )
-                with pytest.raises(
-                    UnavailableError, match=f"m@n at {url} cannot be reached: .*certificate has expired"
-                ):
-                    run(network, ci.Local(), np.zeros((2, 4), np.float32), concurrency=1, out=tmp_path / "run")
-                assert not (tmp_path / "run").exists()
+        yield server
     finally:
         server.stop()
 
@@ -378,25 +382,12 @@ def test_certificates_token_and_traceparent_reach_a_real_server(tmp_path, monkey
     """A model that answers nobody without token and trace, on a server that wants a client's certificate."""
     require_triton()
     from coinfer.live import Settings
-    from coinfer.live.triton import Server, free_ports
 
     pem, key = certificate(tmp_path)
     own_pem, own_key = certificate(tmp_path, "client")
-    (tmp_path / "models/m/1").mkdir(parents=True)
-    (tmp_path / "models/m/1/model.py").write_text(GUARDED)
-    (tmp_path / "models/m/config.pbtxt").write_text(GUARDED_CONFIG)
-    options = {"use-ssl": "true", "use-ssl-mutual": "true", "server-cert": pem, "server-key": key, "root-cert": own_pem}
-    server = Server(
-        "n",
-        tmp_path / "models",
-        tmp_path,
-        *free_ports(2),
-        [
-            *(f"--grpc-{name}={value}" for name, value in options.items()),
-            "--grpc-header-forward-pattern=.*",
-            "--http-header-forward-pattern=.*",
-        ],
-    )
+    tls = {"use_ssl": "true", "use_ssl_mutual": "true", "server_cert": pem, "server_key": key, "root_cert": own_pem}
+    options = {f"grpc_{name}": value for name, value in tls.items()}
+    options |= {f"{protocol}_header_forward_pattern": ".*" for protocol in ("grpc", "http")}
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=own_pem)
     context.load_cert_chain(pem, key)
     context.verify_mode = ssl.CERT_REQUIRED
@@ -424,15 +415,69 @@ def test_certificates_token_and_traceparent_reach_a_real_server(tmp_path, monkey
 
     monkeypatch.setenv("COINFER_TEST_TOKEN", "open sesame")
     own = {"cert": str(own_pem), "key": str(own_key)}
-    server.start()
-    try:
-        with tls_listener(context, relay) as port:
-            for scheme, at in (("grpcs", server.grpc_port), ("https", port)):
-                url = f"{scheme}://localhost:{at}"
-                assert answers(url, scheme, **own) == {"answered": 20}
-                assert answers(url, f"{scheme}-untraced", traceparent=False, **own) == {"failed": 20}
-                with pytest.raises(UnavailableError, match=f"m@n at {url} cannot be reached"):
-                    answers(url, f"{scheme}-none")
-                assert not (tmp_path / f"{scheme}-none").exists()
-    finally:
-        server.stop()
+    with serving(tmp_path, GUARDED, GUARDED_CONFIG, **options) as server, tls_listener(context, relay) as port:
+        for scheme, at in (("grpcs", server.grpc_port), ("https", port)):
+            url = f"{scheme}://localhost:{at}"
+            assert answers(url, scheme, **own) == {"answered": 20}
+            assert answers(url, f"{scheme}-untraced", traceparent=False, **own) == {"failed": 20}
+            with pytest.raises(UnavailableError, match=f"m@n at {url} cannot be reached"):
+                answers(url, f"{scheme}-none")
+            assert not (tmp_path / f"{scheme}-none").exists()
+
+
+FORMS = """
+import numpy as np
+import triton_python_backend_utils as backend
+
+class TritonPythonModel:
+    def execute(self, requests):
+        return [self.answer(backend.get_input_tensor_by_name(r, "X").as_numpy()) for r in requests]
+
+    def answer(self, rows):
+        best = rows[:, :3].argmax(axis=1)[:, None]
+        given = {"LOGITS": rows[:, :3], "LABEL": best.astype(np.int64), "SURE": rows.max(axis=1)[:, None]}
+        return backend.InferenceResponse([backend.Tensor(name, np.ascontiguousarray(v)) for name, v in given.items()])
+"""
+FORMS_CONFIG = """
+name: "m"
+backend: "python"
+max_batch_size: 8
+input [ { name: "X", data_type: TYPE_FP16, dims: [ 4 ] } ]
+output [
+  { name: "LOGITS", data_type: TYPE_FP16, dims: [ 3 ] },
+  { name: "LABEL", data_type: TYPE_INT64, dims: [ 1 ] },
+  { name: "SURE", data_type: TYPE_FP16, dims: [ 1 ] }
+]
+"""
+
+
+@pytest.mark.live
+def test_every_form_of_answer_comes_from_a_real_server_in_half_precision(tmp_path):
+    require_triton()
+    from coinfer.live import collect
+
+    rows = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
+    half = rows.astype(np.float16)
+    best = half[:, :3].argmax(axis=1)
+    forms = {
+        "logits": {"output": "LOGITS"},
+        "label_confidence": {"output": "LABEL", "confidence": "SURE"},
+        "label": {"output": "LABEL"},
+    }
+    with serving(tmp_path, FORMS, FORMS_CONFIG) as server:
+        for scheme, port in (("grpc", server.grpc_port), ("http", server.http_port)):
+            deployments = [
+                Deployment(form, "n", tensors={"input": "X", "form": form, "model": "m", **tensors})
+                for form, tensors in forms.items()
+            ]
+            node = Node("n", 0, triton=f"{scheme}://127.0.0.1:{port}")
+            network = Network((node,), (), (), deployments, control="ingress")
+            said = collect(network, rows, labels=best)
+            assert np.array_equal(said["logits"].vector, half[:, :3].astype(np.float32))
+            assert np.array_equal(said["label_confidence"].confidence, half.max(axis=1).astype(np.float32))
+            for form in forms:
+                assert np.array_equal(said[form].answers(), best)
+            result = run(network, ci.Ensemble("vote"), rows, labels=best, concurrency=4, out=tmp_path / scheme)
+            assert (result.summary.status["answered"], result.redecide().identical) == (40, 40)
+            assert result.summary.accuracy == 1.0
+            assert result.against(said).largest["logits"] == 0.0
