@@ -114,6 +114,7 @@ struct Place {
   std::vector<std::pair<std::int32_t, Ring<Waiting>>> lines;  // by priority level, ascending
   Ring<std::uint32_t> formed;                                 // batches that wait for an instance
   std::size_t formed_requests = 0;
+  bool growing = false;  // the newest of them
   std::int64_t timer = -1;
   std::int64_t epoch = -1;  // of the gossip
   float gossip_us = 0.0F;
@@ -166,6 +167,7 @@ class Loop final : public Queues::Core {
   void push(const Requests& batch) override {
     const std::size_t rows = batch.sample.size();
     if (batch.arrival_ns.size() != rows) throw std::invalid_argument("queues need arrival times");
+    levels_ = levels_ || !batch.priority.empty();
     for (std::size_t i = 0; i < rows; ++i) {
       const std::int64_t at = batch.arrival_ns[i];
       if (at < now_arrival_) throw std::invalid_argument("arrivals must not go back in time");
@@ -197,6 +199,7 @@ class Loop final : public Queues::Core {
   std::int64_t now_arrival_ = 0;
   std::vector<std::vector<Waiting>> batches_;
   std::vector<std::uint32_t> idle_batches_;
+  bool levels_ = false;            // requests differ in priority
   std::vector<Ward> wards_;        // [station], where outages are; so too:
   std::vector<Attempt> attempts_;  // [slot][member of the group]
   std::vector<Trip> trips_;        // [slot]
@@ -635,17 +638,32 @@ class Loop final : public Queues::Core {
     follow(at, token, true);
   }
 
-  /// Form batches as Triton's dynamic batcher does: when an instance is idle. Nothing is formed ahead: on a real server
-  /// (2.51, Python backend, 52 ms, 15 to 80 requests per second) nobody waited longer than the batch that was running.
+  /// Form batches as Triton's dynamic batcher does (2.51; tests/live holds it against a real server). A station with a
+  /// bounded queue or priorities forms a batch when an instance is idle. Any other forms up to two per instance ahead,
+  /// and the newest of them grows until it is served; that makes a difference only where sizes are preferred.
   void form(std::uint32_t place, std::int64_t at) {
     const Station& station = config_[place];
     Place& p = places_[place];
-    const std::size_t limit = station.preferred.empty() ? station.max_batch : station.preferred.back();
-    while (p.waiting > 0 && (station.instances == 0 || p.busy + p.formed.size() < station.instances)) {
+    const bool ahead =
+        !station.preferred.empty() && station.queue_max == unbounded && !levels_ && station.instances > 0;
+    const auto room = [&] {
+      if (ahead) return p.formed.size() < std::size_t{2} * station.instances;
+      return station.instances == 0 || p.busy + p.formed.size() < station.instances;
+    };
+    const auto wanted = [&](std::size_t size) {
+      return station.preferred.empty() ? size == station.max_batch
+                                       : std::binary_search(station.preferred.begin(), station.preferred.end(), size);
+    };
+    const std::size_t largest = station.preferred.empty() ? station.max_batch : station.preferred.back();
+    while (p.waiting > 0 && room()) {
+      const std::size_t held = ahead && p.growing ? batches_[p.formed[p.formed.size() - 1]].size() : 0;
       std::size_t pending = 0;
+      std::size_t best = 0;
+      bool full = false;  // no more than this batch holds now
+      bool closed = false;
       std::int64_t oldest = forever;
       for (auto& [level, line] : p.lines) {
-        for (std::size_t i = 0; i < line.size() && pending < limit;) {
+        for (std::size_t i = 0; i < line.size() && !full;) {
           const Waiting who = line[i];
           if (flights_[who.slot].deadline <= at) {
             line.erase(i);
@@ -653,19 +671,28 @@ class Loop final : public Queues::Core {
             fail({who.slot, who.member, coming_down, 0}, at, who.since, false, place, false);
             continue;
           }
+          if (held + pending == largest && best == 0) closed = true;
+          full = held + pending == station.max_batch;
+          if (full) break;
           oldest = std::min(oldest, who.since);
           ++pending;
           ++i;
+          if (wanted(held + pending)) best = pending;
         }
       }
-      if (pending == 0) return;
-      std::size_t best = station.preferred.empty() && pending >= limit ? limit : 0;
-      for (const std::uint32_t size : station.preferred) best = size <= pending ? size : best;
       const bool exceeded = station.batch_delay_ns > 0 && at - oldest >= station.batch_delay_ns;
       std::size_t take = pending;
+      if (pending == 0) {
+        if (!full) return;
+        p.growing = false;
+        continue;
+      }
       if (best > 0 && !exceeded) {
         take = best;
-      } else if (pending < limit && !exceeded && station.batch_delay_ns > 0) {
+        closed = closed || station.batch_delay_ns == 0;
+      } else if (full || held + pending >= largest) {
+        closed = true;
+      } else if (!exceeded && station.batch_delay_ns > 0 && (closed || held == 0 || wanted(held))) {
         const std::int64_t ring = oldest + station.batch_delay_ns;
         if (p.timer < 0 || p.timer > ring) {
           p.timer = ring;
@@ -673,26 +700,31 @@ class Loop final : public Queues::Core {
         }
         return;
       }
-      std::uint32_t id = 0;
-      if (idle_batches_.empty()) {
-        id = static_cast<std::uint32_t>(batches_.size());
-        batches_.emplace_back();
-      } else {
-        id = idle_batches_.back();
-        idle_batches_.pop_back();
+      if (held == 0) {
+        std::uint32_t id = 0;
+        if (idle_batches_.empty()) {
+          id = static_cast<std::uint32_t>(batches_.size());
+          batches_.emplace_back();
+        } else {
+          id = idle_batches_.back();
+          idle_batches_.pop_back();
+        }
+        p.formed.push(id);
       }
-      std::vector<Waiting>& batch = batches_[id];
+      std::vector<Waiting>& batch = batches_[p.formed[p.formed.size() - 1]];
+      const std::size_t size = held + take;
       for (auto& [level, line] : p.lines) {
-        for (; !line.empty() && batch.size() < take; line.pop()) batch.push_back(line.front());
+        for (; !line.empty() && batch.size() < size; line.pop()) batch.push_back(line.front());
       }
       p.waiting -= take;
-      p.formed.push(id);
       p.formed_requests += take;
+      p.growing = ahead && !closed;
       dispatch(place, at);
     }
   }
 
-  /// Hand formed batches to idle instances. Where batches may wait for company, those that fit go together.
+  /// Hand formed batches to idle instances. Where batches may wait for company, those that have waited for too long and
+  /// fit go together.
   void dispatch(std::uint32_t place, std::int64_t at) {
     const Station& station = config_[place];
     Place& p = places_[place];
@@ -701,6 +733,7 @@ class Loop final : public Queues::Core {
       p.formed.pop();
       std::vector<Waiting>& batch = batches_[id];
       while (station.batch_delay_ns > 0 && !p.formed.empty() &&
+             at - batches_[p.formed.front()].front().since > station.batch_delay_ns &&
              batch.size() + batches_[p.formed.front()].size() <= station.max_batch) {
         const std::uint32_t other = p.formed.front();
         p.formed.pop();
@@ -709,6 +742,7 @@ class Loop final : public Queues::Core {
         idle_batches_.push_back(other);
       }
       p.formed_requests -= batch.size();
+      p.growing = p.growing && !p.formed.empty();
       const Flight& first = flights_[batch.front().slot];
       std::int64_t service = draw_service(first, batch.front().member, place, batch.size());
       Token token{id, whole_batch, 0, 0};
@@ -1201,6 +1235,7 @@ class Loop final : public Queues::Core {
       idle_batches_.push_back(p.formed.front());
     }
     p.formed_requests = 0;
+    p.growing = false;
     for (auto& [level, line] : p.lines) {
       for (; !line.empty(); line.pop()) lost.push_back(line.front());
     }
