@@ -3,8 +3,7 @@
 Written after Triton's scheduler, independently of the engine. Where priorities or a bound of the queue forbid it, a
 batch is formed when an instance is idle; otherwise up to two per instance are formed ahead, and the newest grows until
 it is served. All that is there is taken once the oldest has waited for the delay; before that, what makes a preferred
-size;
-else all if the batch can grow no further, there is no delay, or it holds an odd number already.
+size; else all if the batch can grow no further, there is no delay, or what it holds is no preferred size.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ struct Flight {
   const Itinerary* itinerary = nullptr;  // none: decided on the way
   std::uint32_t lane = 0;
   std::uint32_t sample = 0;
-  std::int32_t level = 0;
+  std::int32_t level = INT32_MAX;  // of its priority; nothing said: after all others
   std::uint32_t travelled = 0;
   std::uint16_t pending = 0;
   std::uint8_t stage = 0;
@@ -167,7 +167,6 @@ class Loop final : public Queues::Core {
   void push(const Requests& batch) override {
     const std::size_t rows = batch.sample.size();
     if (batch.arrival_ns.size() != rows) throw std::invalid_argument("queues need arrival times");
-    levels_ = levels_ || !batch.priority.empty();
     for (std::size_t i = 0; i < rows; ++i) {
       const std::int64_t at = batch.arrival_ns[i];
       if (at < now_arrival_) throw std::invalid_argument("arrivals must not go back in time");
@@ -199,7 +198,8 @@ class Loop final : public Queues::Core {
   std::int64_t now_arrival_ = 0;
   std::vector<std::vector<Waiting>> batches_;
   std::vector<std::uint32_t> idle_batches_;
-  bool levels_ = false;            // requests differ in priority
+  std::int32_t first_level_ = 0;
+  bool levels_ = false;            // requests have differed in priority
   std::vector<Ward> wards_;        // [station], where outages are; so too:
   std::vector<Attempt> attempts_;  // [slot][member of the group]
   std::vector<Trip> trips_;        // [slot]
@@ -283,7 +283,9 @@ class Loop final : public Queues::Core {
       const std::int64_t relative = batch.deadline_ns[i];
       flight.deadline = relative > forever - flight.arrival ? forever : flight.arrival + relative;
     }
-    if (!batch.priority.empty()) flight.level = batch.priority[i] == 0 ? INT32_MAX : batch.priority[i];
+    if (!batch.priority.empty() && batch.priority[i] != 0) flight.level = batch.priority[i];
+    if (arrived_ == 1) first_level_ = flight.level;
+    levels_ = levels_ || flight.level != first_level_;
     flight.counted = flight.arrival >= options_.warmup_ns;
     if (flight.counted) {
       first_ = std::min(first_, flight.arrival);
