@@ -1,24 +1,21 @@
-"""Thirteen stations under load: our engines beside SimPy, a heap of hops in Python, the same in Numba.
+"""Thirteen stations under load: our engines beside SimPy, Ciw, and loops in Python and Numba; and who drops the late.
 
-Constant service times and one trace for all; every peer gives the departure of every request, compared with another's.
+Constant service times and one trace for all (the slow see its beginning); every peer gives the departure of every
+request, compared with another's. ``python bench/table_queues.py`` prints the ratios.
 """
 
 from __future__ import annotations
 
-import heapq
-
-import numba
 import numpy as np
 import pytest
-import simpy
 
 import coinfer as ci
+import queue_peers as peers
 from billion import SAMPLES, predictions, thirteen_stations
 
-K = np.array([2] * 10 + [8, 8] + [32])
-SERVICE = np.array([2_000_000] * 10 + [4_000_000] * 3)
-DELAY = np.array([0, 10_000_000, 40_000_000])
-STRATEGY = ci.Forward(score="confidence", thresholds=[0.5, 0.5])
+SLOW_REQUESTS = 20_000
+GROUPS, SERVICE_NS, DEADLINE_NS = 8, 4_000_000, 20_000_000
+ONE = ci.Predictions({"m": ci.ModelOutput(label=[0, 1])}, labels=[0, 1])
 
 
 @pytest.fixture(scope="module")
@@ -26,91 +23,67 @@ def world(request):
     small = request.config.getoption("--benchmark-disable")
     net = thirteen_stations()
     trace = ci.Trace.poisson(net, rate_rps=8000, requests=20_000 if small else 1_000_000, samples=SAMPLES, seed=1)
+    return net, predictions(), trace, hops_of(trace)
+
+
+def hops_of(trace):
+    """How many stations a request visits, as `predictions` make it."""
     part = trace.sample % 100
-    hops = 1 + (part >= 60) + (part >= 85)
-    return net, predictions(), trace, hops.astype(np.int64)
-
-
-def heap_of_hops(arrival, ingress, hops, free, service, delay):
-    """One event per hop, the free times of a station in a heap of their own."""
-    left = np.empty(len(arrival), np.int64)
-    agenda = [(arrival[0], 0, 0)]
-    agenda.pop()
-    row = 0
-    while row < len(arrival) or agenda:
-        if agenda and (row == len(arrival) or agenda[0][0] < arrival[row]):
-            at, who, hop = heapq.heappop(agenda)
-        else:
-            at, who, hop = arrival[row], row, 0
-            row += 1
-        station = ingress[who] if hop == 0 else 10 + ingress[who] // 5 if hop == 1 else 12
-        start = max(at, free[station][0])
-        done = start + service[station]
-        heapq.heapreplace(free[station], done)
-        if hop + 1 < hops[who]:
-            heapq.heappush(agenda, (done + delay[hop + 1], who, hop + 1))
-        else:
-            left[who] = done + (0 if hop == 0 else delay[1] if hop == 1 else delay[1] + delay[2])
-    return left
-
-
-compiled = numba.njit(heap_of_hops)
-
-
-def python_heap(net, preds, trace, hops):
-    free = [[0] * k for k in K.tolist()]
-    columns = (trace.arrival_ns.tolist(), trace.ingress.tolist(), hops.tolist())
-    return heap_of_hops(*columns, free, SERVICE.tolist(), DELAY.tolist())
-
-
-def numba_heap(net, preds, trace, hops):
-    free = numba.typed.List([numba.typed.List(np.zeros(k, np.int64)) for k in K])
-    return compiled(trace.arrival_ns, trace.ingress.astype(np.int64), hops, free, SERVICE, DELAY)
-
-
-def simpy_processes(net, preds, trace, hops):
-    env = simpy.Environment()
-    stations = [simpy.Resource(env, int(k)) for k in K]
-    left = np.empty(len(trace), np.int64)
-
-    def request(row, ingress, count):
-        for hop in range(count):
-            if hop:
-                yield env.timeout(int(DELAY[hop]))
-            station = ingress if hop == 0 else 10 + ingress // 5 if hop == 1 else 12
-            with stations[station].request() as turn:
-                yield turn
-                yield env.timeout(int(SERVICE[station]))
-        left[row] = env.now + int(DELAY[:count].sum())
-
-    def source():
-        for row in range(len(trace)):
-            yield env.timeout(int(trace.arrival_ns[row]) - env.now)
-            env.process(request(row, int(trace.ingress[row]), int(hops[row])))
-
-    env.process(source())
-    env.run()
-    return left
+    return (1 + (part >= 60) + (part >= 85)).astype(np.int64)
 
 
 def ours(engine):
     def run(net, preds, trace, hops):
-        return ci.replay(trace, preds, net, STRATEGY, engine=engine)
+        return ci.replay(trace, preds, net, peers.STRATEGY, engine=engine)
 
     return run
 
 
-ENGINES = {"feed-forward": ours("feed-forward"), "hops": ours("hops"), "events": ours("events")}
-PEERS = {"numba, heap of hops": numba_heap, "python, heap of hops": python_heap, "simpy": simpy_processes}
+def departures(run, trace):
+    return trace.arrival_ns + np.rint(run.outcomes()["latency_us"].to_numpy() * 1e3).astype(np.int64)
+
+
+def groups(requests):
+    """One deployment of eight instances, its requests in a hurry."""
+    law = ci.service.Constant(SERVICE_NS / 1e6)
+    net = ci.Network([ci.Node("here", 0)], [], [], [ci.Deployment("m", "here", instances=GROUPS, service=law)])
+    trace = ci.Trace.poisson(net, rate_rps=1.1e9 * GROUPS / SERVICE_NS, requests=requests, samples=2, seed=1)
+    late = np.full(requests, DEADLINE_NS / 1e3)
+    return net, ci.Trace(trace.arrival_ns, trace.ingress, trace.sample, nodes=trace.nodes, deadline_us=late)
+
+
+ENGINES = {name: ours(name) for name in ("feed-forward", "hops", "events")}
 
 
 @pytest.mark.benchmark(group="queues: 13 stations")
-@pytest.mark.parametrize("name", [*ENGINES, *PEERS])
+@pytest.mark.parametrize("name", [*ENGINES, *peers.PEERS])
 def test_thirteen_stations(benchmark, world, name):
-    trace = world[2]
-    expected = python_heap(*world) if name != "python, heap of hops" else numba_heap(*world)
-    call = (ENGINES | PEERS)[name]
-    found = benchmark.pedantic(call, args=world, rounds=1 if name in ("simpy", "python, heap of hops") else 3)
+    net, preds, trace, hops = world
+    if name in peers.SLOW:
+        trace, hops = trace.slice(0, SLOW_REQUESTS), hops[:SLOW_REQUESTS]
+    world = net, preds, trace, hops
+    expected = peers.numba_heap(*world) if name != "numba, heap of hops" else peers.numba_events(*world)
+    found = benchmark.pedantic((ENGINES | peers.PEERS)[name], args=world, rounds=1 if name in peers.SLOW else 3)
     if name in ENGINES:
-        found = trace.arrival_ns + np.rint(found.outcomes()["latency_us"].to_numpy() * 1e3).astype(np.int64)
+        found = departures(found, trace)
     assert np.array_equal(found, expected)
+    benchmark.extra_info["requests"] = len(trace)
+
+
+@pytest.mark.filterwarnings("ignore::coinfer.OverloadWarning")
+@pytest.mark.benchmark(group="queues: deadlines, one deployment")
+@pytest.mark.parametrize("name", ["hops", "events", "numba, earliest free group"])
+def test_who_is_too_late_is_dropped(benchmark, world, name):
+    """Eight groups are offered 1.1 times what they can do."""
+    net, trace = groups(len(world[2]))
+    expected = peers.earliest_free(trace.arrival_ns, DEADLINE_NS, GROUPS, SERVICE_NS)
+    if name.startswith("numba"):
+        benchmark.pedantic(peers.earliest_free, (trace.arrival_ns, DEADLINE_NS, GROUPS, SERVICE_NS), rounds=3)
+        return
+    run = benchmark.pedantic(ci.replay, (trace, ONE, net, ci.Local()), {"engine": name}, rounds=3)
+    in_time = (expected >= 0) & (expected <= trace.arrival_ns + DEADLINE_NS)
+    out = run.outcomes()
+    assert np.array_equal(out["status"].to_numpy(zero_copy_only=False) == "answered", in_time)
+    assert np.array_equal(departures(run, trace)[in_time], expected[in_time])
+    load = run.summary.stations["m@here"]
+    assert (load.served, load.dropped) == ((expected >= 0).sum(), (expected < 0).sum())

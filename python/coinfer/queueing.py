@@ -154,7 +154,7 @@ class Queued:
         self._compiler = compiler
         self._lanes = lanes
         self._seed = seed
-        self._warmup_ns = warmup_ns
+        self.warmup_ns = warmup_ns
         self._gossip_ns = gossip_ns
 
     def start(self, *, rows: bool = False, first: int = 0, last: int = 2**63, exact: bool = True) -> sim.Queues:
@@ -172,7 +172,7 @@ class Queued:
             rows,
             first,
             last,
-            self._warmup_ns,
+            self.warmup_ns,
             self._gossip_ns,
             exact,
             self._compiler.outages,

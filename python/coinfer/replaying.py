@@ -20,7 +20,7 @@ from coinfer.calibrating import step as read_curve
 from coinfer.compiling import CompiledPlan, Compiler
 from coinfer.errors import BadValueError
 from coinfer.queueing import Load, Queued, choose, warn_of_overload
-from coinfer.results import Estimate, Latency, Summary, as_table, as_text
+from coinfer.results import Estimate, Latency, Level, Summary, as_table, as_text
 from coinfer.strategy.base import Strategy
 
 if TYPE_CHECKING:
@@ -243,13 +243,53 @@ class Run:
         """
         start, stop, _ = slice(start, stop).indices(len(self.trace))
         part = slice(start, stop)
-        lane, sample = self._requests.lane[part], self._requests.sample[part]
-        deadline_ns = None if self._requests.deadline_ns is None else self._requests.deadline_ns[part]
+        found = self._found(start, stop)
+        return self._table(
+            found, start, self.trace.arrival_ns[part], self._requests.lane[part], self._requests.sample[part]
+        )
+
+    def _found(self, start: int, stop: int) -> dict[str, NDArray[Any]]:
+        """Give what the engine says about requests start to stop."""
+        requests, part = self._requests, slice(start, stop)
         if self._queued is not None:
-            c = self._queued.outcomes(self._requests.columns(), start, stop)
-        else:
-            c = self._replay.outcomes(lane, sample, deadline_ns, start, self._requests.threads)
-        return self._table(c, start, self.trace.arrival_ns[part], lane, sample)
+            return self._queued.outcomes(requests.columns(), start, stop)
+        deadline_ns = None if requests.deadline_ns is None else requests.deadline_ns[part]
+        return self._replay.outcomes(requests.lane[part], requests.sample[part], deadline_ns, start, requests.threads)
+
+    def by_priority(self) -> dict[int, Level]:
+        """Work out what requests of each priority got, those that are served first first (0 is last).
+
+        Returns
+        -------
+        dict of int to Level
+            Without the warm-up; priority 0 alone if the trace states none.
+        """
+        found = self._found(0, len(self.trace))
+        stated = self.trace.priority
+        priority = np.zeros(len(self.trace), np.int32) if stated is None else stated
+        counted = self.trace.arrival_ns >= (0 if self._queued is None else self._queued.warmup_ns)
+        latency_us = (found["network_ns"] + found["queue_ns"] + found["service_ns"]) / 1e3
+        labels = self.predictions.labels
+        levels = {}
+        for level in sorted(np.unique(priority[counted]).tolist(), key=lambda p: (p == 0, p)):
+            rows = np.flatnonzero(counted & (priority == level))
+            right = np.count_nonzero(found["correct"][rows] == 1)
+            labelled = np.count_nonzero(found["correct"][rows] >= 0)
+            known = 0 if labels is None else np.count_nonzero(labels[self._requests.sample[rows]] >= 0)
+            times = np.sort(latency_us[rows])
+            status = np.bincount(found["status"][rows], minlength=len(_STATUS)).tolist()
+            levels[level] = Level(
+                requests=len(rows),
+                accuracy=right / labelled if labelled else None,
+                goodput=right / known if known else None,
+                latency_us=Latency(
+                    float(times.mean()),
+                    *(float(times[-(-len(rows) * share // 100) - 1]) for share in (50, 90, 95, 99, 100)),
+                ),
+                queue_us=float(found["queue_ns"][rows].mean() / 1e3),
+                status=dict(zip(_STATUS[1:], status[1:], strict=True)),
+            )
+        return levels
 
     def _table(
         self,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from coinfer.queueing import Load
 
-__all__ = ["Estimate", "Latency", "Summary", "wilson"]
+__all__ = ["Estimate", "Latency", "Level", "Summary", "wilson"]
 
 _Z95 = 1.959963984540054
 
@@ -97,6 +97,30 @@ class Latency:
     p95: float
     p99: float
     max: float
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """What requests of one priority got; see `Run.by_priority`.
+
+    Attributes
+    ----------
+    requests : int
+    accuracy, goodput : float or None
+        As in `Summary`; None without labels.
+    latency_us : Latency
+    queue_us : float
+        Mean wait, microseconds.
+    status : dict of str to int
+        How they ended.
+    """
+
+    requests: int
+    accuracy: float | None
+    goodput: float | None
+    latency_us: Latency
+    queue_us: float
+    status: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -25,8 +25,6 @@ from coinfer.replaying import DOES, Explanation, Requests, Run, check_draws
 
 if TYPE_CHECKING:
     from os import PathLike
-
-    import pyarrow as pa
 
     from coinfer._core import sim
     from coinfer.network import Network
@@ -114,10 +112,14 @@ class Streamed(Run):
             raise BadValueError(msg)
         self._conclude(tally, f"{chosen}: {DOES[chosen]}, streamed" + (", partial" if self.partial else ""), None)
 
-    def outcomes(self, start: int = 0, stop: int | None = None) -> pa.Table:
+    def outcomes(self, start: int = 0, stop: int | None = None) -> NoReturn:
         """Refuse: what happened to each request was not kept; give `stream` a file to write it to."""
         msg = "a streamed replay keeps no outcomes; give outcomes='outcomes.parquet' to write them while it runs"
         raise UnsupportedError(msg)
+
+    def by_priority(self) -> NoReturn:
+        """Refuse, as `outcomes` does."""
+        self.outcomes()
 
     def rows(self) -> list[tuple[str, str]]:
         """Give what `print` shows; without intervals of what would need every request's outcome."""

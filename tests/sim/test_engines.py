@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import re
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +13,7 @@ import pytest
 
 import coinfer as ci
 from coinfer.strategy.base import PlanSpec, StageSpec, Strategy, walk
+from coinfer.streaming import stream
 
 SAMPLES = 300
 MODELS = ("small", "medium", "large")
@@ -202,6 +206,32 @@ def test_a_wait_ahead_keeps_requests_from_a_full_cloud(preds):
     assert aware.summary.utilisation_by_node["c"] < 1
 
 
+@pytest.mark.parametrize("engine", ["hops", "events"])
+def test_what_cannot_keep_up_is_named_with_the_work_it_is_offered(preds, engine):
+    """The edge is offered 250 x 5 ms of work a second; the link to it 250 x 20 kB x 8 over 25 Mbit/s."""
+    nodes = [ci.Node("d", 0), ci.Node("e", 1)]
+    link = ci.Link(("d", "e"), delay_ms=5, bandwidth_mbps=25)
+    models = [ci.Model("medium", request_kb=20, answer_kb=0.5)]
+
+    def warned(mbps, service_ms):
+        deployment = ci.Deployment("medium", "e", instances=1, service=ci.service.Constant(service_ms))
+        net = ci.Network(nodes, [dataclasses.replace(link, bandwidth_mbps=mbps)], models, [deployment])
+        trace = ci.Trace.poisson(net, rate_rps=250, requests=20_000, samples=SAMPLES, seed=2, ingress="d")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            ci.replay(trace, preds, net, ci.Remote("e"), engine=engine)
+            stream([trace], preds, net, ci.Remote("e"), engine=engine)
+        assert {w.category for w in caught} <= {ci.OverloadWarning}
+        assert len(caught) in (0, 2)
+        return {str(w.message).split(" times")[0] for w in caught}
+
+    (message,) = warned(None, 5)
+    assert re.fullmatch(r"Remote\(e\): deployment 'medium@e' is offered 1\.2[3-7]", message)
+    (message,) = warned(25, 1)
+    assert re.fullmatch(r"Remote\(e\): link 'd -> e' is offered 1\.[56]\d?", message)
+    assert not warned(100, 1)
+
+
 def test_choice_of_engine_is_explained(preds):
     net = network()
     trace = trace_of(net, 100, 100)
@@ -213,6 +243,31 @@ def test_choice_of_engine_is_explained(preds):
     with pytest.raises(ci.UnsupportedError, match="its decisions depend on queues"):
         ci.replay(trace, preds, alone, Aware(0.5, 1e-6), engine="direct")
     assert ci.replay(trace, preds, alone, Aware(0.5, 1e-6)).summary.engine.startswith("hops")
+
+
+@pytest.mark.filterwarnings("ignore::coinfer.OverloadWarning")
+def test_what_each_priority_got_adds_up_to_the_summary(preds):
+    net = network(instances=1)
+    plain = trace_of(net, 350)
+    ingress = [plain.nodes[i] for i in plain.ingress]
+    priority = np.arange(len(plain)) % 3  # 0 after 1 and 2
+    trace = ci.Trace(plain.arrival_ns, ingress, plain.sample, priority=priority, deadline_us=300e3)
+    run = ci.replay(trace, preds, net, ci.Remote("c"), warmup_ms=1000)
+    levels = run.by_priority()
+    assert list(levels) == [1, 2, 0]
+    assert levels[1].queue_us < levels[2].queue_us < levels[0].queue_us
+    assert levels[1].goodput > levels[2].goodput > levels[0].goodput
+    s = run.summary
+    assert sum(level.requests for level in levels.values()) == s.requests
+    assert sum(level.requests * level.latency_us.mean for level in levels.values()) == pytest.approx(
+        s.requests * s.latency_us.mean
+    )
+    assert {k: sum(level.status[k] for level in levels.values()) for k in s.status} == s.status
+    (alone,) = ci.replay(plain, preds, net, ci.Remote("c")).by_priority().items()
+    whole = ci.replay(plain, preds, net, ci.Remote("c")).summary
+    assert alone[0] == 0
+    assert alone[1].latency_us == whole.latency_us
+    assert (alone[1].accuracy, alone[1].goodput) == (float(whole.accuracy), whole.goodput)
 
 
 @pytest.mark.filterwarnings("ignore::coinfer.OverloadWarning")

@@ -3,6 +3,8 @@ what must hold whatever fails."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import simpy
@@ -114,6 +116,60 @@ def test_who_asks_a_silent_server_waits_as_long_as_it_can(control):
     assert late == [("degraded", 0, 80_000)]
     nobody = replayed(chain(control), [0], outage, strategy=ci.Remote("cloud"), deadline_ms=80)
     assert rows(nobody, "status", "answer") == [("expired", None)]
+
+
+GROUP = ("a", "b", "c")
+
+
+def group_world(down, control):
+    """Three models on nodes of their own, a judge behind them; what is `down` is so throughout."""
+    rng = np.random.default_rng(8)
+    probs = {model: rng.dirichlet(np.ones(3), SAMPLES).astype(np.float32) for model in (*GROUP, "judge")}
+    nodes = [ci.Node("device", 0), *(ci.Node(f"n-{m}", 1) for m in GROUP), ci.Node("n-judge", 2)]
+    links = [ci.Link(("device", node.name), delay_ms=3) for node in nodes[1:]]
+    deployments = [ci.Deployment(m, f"n-{m}", instances=2, service=ci.service.Constant(1)) for m in probs]
+    outages = [ci.Outage(node=f"n-{m}", from_ms=0, to_ms=1e8) for m in down]
+    net = ci.Network(nodes, links, [], deployments, control=control, outages=outages)
+    trace = ci.Trace(np.arange(SAMPLES) * 50 * MS, ["device"] * SAMPLES, np.arange(SAMPLES))
+    return probs, net, trace
+
+
+@pytest.mark.parametrize("control", ["path", "ingress"])
+@pytest.mark.parametrize("down", [("c",), ("a", "b"), GROUP])
+@pytest.mark.parametrize("strategy", [
+    ci.Ensemble("vote", models=GROUP), ci.Agreement([GROUP, ["judge"]], at_least=2),
+    ci.Agreement([GROUP, ["judge"]], at_least=1),
+])  # fmt: skip
+def test_a_member_that_is_down_is_a_vote_that_is_missing(down, strategy, control):
+    """Every request ends as it does where all stand, and that member has no answer to any sample."""
+    probs, net, trace = group_world(down, control)
+    labels = {m: p.argmax(1) for m, p in probs.items()}
+    silent = labels | {m: np.full(SAMPLES, -1) for m in down}
+    truth = labels["judge"]
+    whole, found = (
+        ci.replay(
+            trace, ci.Predictions({m: ci.ModelOutput(label=x) for m, x in said.items()}, labels=truth), on, strategy
+        )
+        for said, on in ((silent, replace(net, outages=())), (labels, net))
+    )
+    assert found.summary.engine.startswith("events")
+    assert rows(found, "answer", "stages", "model") == rows(whole, "answer", "stages", "model")
+    confidence = [run.outcomes()["confidence"].to_numpy() for run in (found, whole)]
+    assert np.array_equal(*confidence, equal_nan=True)
+    assert found.summary.retried > 0
+    assert {f"{m}@n-{m}" for m in down}.isdisjoint(found.summary.stations)  # nobody reached them
+
+
+@pytest.mark.parametrize("control", ["path", "ingress"])
+@pytest.mark.parametrize("how", ["mean", "logpool"])
+def test_probabilities_of_a_member_that_is_down_are_left_out(how, control):
+    probs, net, trace = group_world(["b"], control)
+    preds = ci.Predictions({m: ci.ModelOutput(probs=p) for m, p in probs.items()}, labels=np.zeros(SAMPLES, int))
+    found = ci.replay(trace, preds, net, ci.Ensemble(how, models=GROUP))
+    others = ci.replay(trace, preds, replace(net, outages=()), ci.Ensemble(how, models=("a", "c")))
+    assert rows(found, "answer", "confidence") == rows(others, "answer", "confidence")
+    assert found.summary.status["degraded"] == SAMPLES
+    assert found.summary.fell_back == SAMPLES
 
 
 def test_what_is_slow_takes_a_factor_longer():

@@ -362,6 +362,16 @@ TRACES: dict[str, Case] = {
         BadValueError,
         "deadline_us: row 1 is 0.0; it must be > 0, or null for none",
     ),
+    "deadline in the past": (
+        lambda: Trace([0, 1], "a", [0, 0], deadline_us=[math.nan, -3.0]),
+        BadValueError,
+        "deadline_us: row 1 is -3.0; it must be > 0, or null for none",
+    ),
+    "deadline in the past for all": (
+        lambda: Trace([0], "a", [0], deadline_us=-3.0),
+        BadValueError,
+        "deadline_us must be a finite number > 0, not -3",
+    ),
     "negative priority": (
         lambda: Trace([0], "a", [0], priority=[-1]),
         BadValueError,
@@ -478,6 +488,11 @@ NETWORKS: dict[str, Case] = {
         lambda: Link(("a", "b"), delay_ms=1, bandwidth_mbps=0),
         BadValueError,
         "bandwidth_mbps must be a finite number > 0, not 0",
+    ),
+    "negative bandwidth": (
+        lambda: Link(("a", "b"), delay_ms=1, bandwidth_mbps=-5),
+        BadValueError,
+        "link 'a' -- 'b': bandwidth_mbps must be a finite number > 0, not -5",
     ),
     "abstaining on no class": (
         lambda: Model("m", classes=["cat", "unknown"], abstain=["unknwon"]),
