@@ -16,6 +16,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -30,10 +31,10 @@ import numpy as np
 
 import coinfer as ci
 from coinfer import service
-from coinfer.live import LiveRun, LocalNetwork, ladder, run
+from coinfer.live import LiveRun, LocalNetwork, ladder, resume, run
 from live import network
 
-KINDS = ("kill", "hang", "restart", "overflow", "sleep", "nan", "shape", "absent")
+KINDS = ("kill", "hang", "restart", "overflow", "sleep", "nan", "shape", "absent", "router")
 RATE = 200.0
 DEADLINE_MS = 300.0
 OVERRUN_MS = 25.0
@@ -55,11 +56,36 @@ def faulty_network(kind: str) -> ci.Network:
     return replace(net, deployments=tuple(deployments), models=models)
 
 
+def load(net: ci.Network, folder: Path, requests: int, seed: int) -> LiveRun:
+    """Send the requests of one trial."""
+    data = ladder.images()
+    trace = ci.Trace.poisson(
+        net, rate_rps=RATE, requests=requests, samples=len(data.asked), seed=seed, deadline_us=DEADLINE_MS * 1e3
+    )
+    return run(
+        net, STRATEGY, data.asked, labels=data.asked_labels, trace=trace, out=folder, absent="wait", seed=seed
+    )  # fmt: skip
+
+
+def killed_load(net: ci.Network, folder: Path, requests: int, seed: int) -> LiveRun:
+    """Send them from a process that is killed on the way, at another moment for each seed, and go on here."""
+    net.save(folder.with_suffix(".toml"))
+    router = subprocess.Popen(
+        [sys.executable, __file__, "--load", str(folder), f"--requests={requests}", f"--seed={seed}"]
+    )
+    while router.poll() is None and not (folder / "outcomes-0.arrows").exists():
+        time.sleep(0.01)
+    time.sleep((0.1 + 0.8 * (seed % 20) / 20) * requests / RATE)
+    router.kill()
+    router.wait()
+    return resume(folder, ladder.images().asked)
+
+
 def trial(local: LocalNetwork, kind: str, folder: Path, requests: int, seed: int) -> dict[str, Any]:
-    """Break the top server in the middle of a run."""
-    data, net, cloud = ladder.images(), local.network, local.at("cloud")
+    """Break the top server in the middle of a run, or the router."""
+    net, cloud = local.network, local.at("cloud")
     span_s = requests / RATE
-    begin_s, end_s = 0.2 * span_s, 0.35 * span_s
+    begin_s, end_s = (0.1 if kind == "restart" else 0.2) * span_s, 0.35 * span_s  # Triton takes seconds to stop
     back: list[float] = []
     died: list[float] = []
     ended = threading.Event()
@@ -97,17 +123,13 @@ def trial(local: LocalNetwork, kind: str, folder: Path, requests: int, seed: int
         "nan": lambda: model(nan=True),
         "shape": lambda: model(shape=True),
         "absent": lambda: [after(begin_s, cloud.start, returns=True)],
+        "router": list,
     }[kind]()
     if kind == "absent":
         cloud.kill()
-    trace = ci.Trace.poisson(
-        net, rate_rps=RATE, requests=requests, samples=len(data.asked), seed=seed, deadline_us=DEADLINE_MS * 1e3
-    )
     for timer in timers:
         timer.start()
-    result = run(
-        net, STRATEGY, data.asked, labels=data.asked_labels, trace=trace, out=folder, absent="wait", seed=seed
-    )  # fmt: skip
+    result = (killed_load if kind == "router" else load)(net, folder, requests, seed)
     ended.set()
     for timer in timers:
         timer.join()
@@ -123,6 +145,7 @@ def trial(local: LocalNetwork, kind: str, folder: Path, requests: int, seed: int
         "identical": result.redecide().identical,
         "status": status,
         "lost": lost(result),
+        "resent": sum(raw.column("resent").to_pylist()),
         "late_ms": late_ms[late_ms > 0.0].tolist(),
     }
     if back:
@@ -220,6 +243,8 @@ def table() -> int:
         )
         if late_back := sum(each.get("too_late", False) for each in found):
             say(f"{'':<9} in {late_back} of {len(found)} runs the server came back too late to be judged")
+        if again := sum(each.get("resent", 0) for each in found):
+            say(f"{'':<9} the router was killed: {again} requests without an outcome were sent again")
         if died := sum(each.get("died", 0) for each in found):
             say(f"{'':<9} in {died} of {len(found)} runs the server died when it went on, and was started again")
     late = np.concatenate(everything)
@@ -310,7 +335,12 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--kind", action="append", choices=KINDS)
     parser.add_argument("--soak", type=float, metavar="SECONDS")
+    parser.add_argument("--load", type=Path, help=argparse.SUPPRESS)  # what the router that is killed does
+    parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.load:
+        load(ci.Network.open(given.load.with_suffix(".toml")), given.load, given.requests, given.seed)
+        return 0
     if given.soak:
         return soak(given.soak)
     if given.rounds is None:

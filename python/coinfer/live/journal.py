@@ -4,8 +4,9 @@ A run is a folder. ``manifest.json`` says what ran; ``network.toml``, ``strategy
 ran on. Each start of the router writes one *segment* of four Arrow IPC streams: ``answers`` (what members said, bit
 by bit, and how long each took), ``steps`` (every call of the stepper with its arguments and what it decided),
 ``outcomes`` (one row per request) and ``audits`` (answers asked for beside the plan). Streams are appended to at least
-every second, so a router that is killed loses at most that; a reader takes every whole batch and stops at the first
-broken one.
+every second, so a router that is killed loses at most that; a reader takes every whole batch and stops at a torn end.
+The number of a request goes to ``begun-N.i64`` before anything is sent for it, so that a killed router leaves no doubt
+about what it may have sent.
 
 Steps stand in the order of execution across requests, because a rule that learns has one state for all of them.
 """
@@ -18,16 +19,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from coinfer._files import replacing
 from coinfer.errors import BadFileError, BadValueError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from numpy.typing import NDArray
 
-__all__ = ["FLUSH_S", "Journal", "read_manifest", "read_table", "segments"]
+__all__ = ["FLUSH_S", "Journal", "read_begun", "read_manifest", "read_table", "segments"]
 
 FLUSH_S: Final = 0.5
 _VERSION: Final = 1
+_BEGUN: Final = "begun-{}.i64"
 STREAMS: Final = ("answers", "steps", "outcomes", "audits")
 
 
@@ -128,11 +133,16 @@ class Journal:
                 raise BadFileError(msg) from error
             self._files[name] = file
             self._writers[name] = pa.ipc.new_stream(file, self._schemas[name])
+        self._begun = (folder / _BEGUN.format(segment)).open("xb", buffering=0)
         self.answers: list[tuple[Any, ...]] = []
         self.steps: list[tuple[Any, ...]] = []
         self.outcomes: list[tuple[Any, ...]] = []
         self.audits: list[tuple[Any, ...]] = []
         self.flushed_s = time.monotonic()
+
+    def begin(self, row: int) -> None:
+        """Put on record, at once, that a request is about to be sent."""
+        self._begun.write(row.to_bytes(8, "little"))
 
     def flush(self) -> None:
         """Hand everything that waits to the operating system.
@@ -159,6 +169,7 @@ class Journal:
         for name in STREAMS:
             self._writers[name].close()
             self._files[name].close()
+        self._begun.close()
 
 
 # What a manifest must hold to be read again; versions and the like are for people.
@@ -225,6 +236,22 @@ def read_table(folder: Path, name: str, segment: int) -> pa.Table:
                 raise BadFileError(msg) from error
             batches.append(batch)
     return pa.Table.from_batches(batches, schema)
+
+
+def read_begun(folder: Path, segment: int) -> NDArray[np.int64]:
+    """Read which requests a segment began.
+
+    Raises
+    ------
+    BadFileError
+        If the file is missing.
+    """
+    path = folder / _BEGUN.format(segment)
+    try:
+        return np.fromfile(path, "<i8")
+    except OSError as error:
+        msg = f"{path}: cannot be read as a journal of a live run: {error.strerror}"
+        raise BadFileError(msg) from error
 
 
 def _torn(path: Path) -> bool:

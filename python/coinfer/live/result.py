@@ -19,7 +19,7 @@ import numpy as np
 from coinfer._core import plan as core
 from coinfer.errors import BadFileError, UnsupportedError
 from coinfer.live.guard import feasible
-from coinfer.live.journal import check_segments, each_row, read_manifest, read_table
+from coinfer.live.journal import check_segments, each_row, read_begun, read_manifest, read_table
 from coinfer.live.planning import Shape, plans, readings
 from coinfer.network import Network
 from coinfer.results import Estimate, Latency, Summary
@@ -200,10 +200,8 @@ class LiveRun:
 
     def started(self) -> frozenset[int]:
         """Give the requests that were started, whether or not they ended."""
-        found: set[int] = set()
-        for segment in range(self.segments):
-            found |= set(self.table("steps", segment).column("request").to_pylist())
-        return frozenset(found)
+        begun = [read_begun(self.folder, segment) for segment in range(self.segments)]
+        return frozenset(np.concatenate(begun).tolist())
 
     def outcomes(self) -> pa.Table:
         """Give one row per request that ended, by request: the columns of `Run.outcomes` that a live run knows.

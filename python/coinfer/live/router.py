@@ -317,6 +317,7 @@ class Router:
         sample = int(work.sample[row])
         deadline_s = _INF if work.deadline_s is None else intended_s + float(work.deadline_s[row])
         started_s = time.monotonic()
+        journal.begin(row)
         self.budget.active += 1
         uniform = self._uniform(row)
         attempts = stages = 0
