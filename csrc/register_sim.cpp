@@ -263,7 +263,7 @@ void register_queues(py::module_& sim) {
                        std::uint64_t seed, const std::vector<StationRow>& stations, std::size_t links,
                        const std::vector<Held*>& outputs, const std::string& engine, bool rows, std::uint64_t row_first,
                        std::uint64_t row_last, std::int64_t warmup_ns, std::int64_t gossip_ns, bool exact,
-                       const std::vector<OutageRow>& outages) {
+                       const std::vector<OutageRow>& outages, std::size_t expected) {
              HeldQueues held;
              std::vector<Lane> plain;
              for (const HeldLane* lane : lanes) {
@@ -284,6 +284,7 @@ void register_queues(py::module_& sim) {
              QueueOptions options;
              options.engine = engine_of(engine);
              options.exact = exact;
+             options.expected = expected;
              options.rows = rows;
              options.row_first = row_first;
              options.row_last = row_last;
@@ -297,7 +298,7 @@ void register_queues(py::module_& sim) {
            py::arg("lanes"), py::arg("labels"), py::arg("classes"), py::arg("seed"), py::arg("stations"),
            py::arg("links"), py::arg("outputs"), py::arg("engine"), py::arg("rows") = false, py::arg("row_first") = 0,
            py::arg("row_last") = UINT64_MAX, py::arg("warmup_ns") = 0, py::arg("gossip_ns") = 0,
-           py::arg("exact") = true, py::arg("outages") = std::vector<OutageRow>{})
+           py::arg("exact") = true, py::arg("outages") = std::vector<OutageRow>{}, py::arg("expected") = 0)
       .def(
           "push",
           [](const HeldQueues& self, const py::object& arrival_ns, const py::object& lane, const py::object& sample,

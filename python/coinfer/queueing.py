@@ -157,8 +157,13 @@ class Queued:
         self.warmup_ns = warmup_ns
         self._gossip_ns = gossip_ns
 
-    def start(self, *, rows: bool = False, first: int = 0, last: int = 2**63, exact: bool = True) -> sim.Queues:
-        """Give an engine with nothing in it yet; `rows`: it keeps outcomes; not `exact`: a sketch of latencies."""
+    def start(
+        self, *, rows: bool = False, first: int = 0, last: int = 2**63, exact: bool = True, expected: int = 0
+    ) -> sim.Queues:
+        """Give an engine with nothing in it yet.
+
+        `rows`: it keeps outcomes; not `exact`: a sketch of latencies; `expected`: so many requests, perhaps.
+        """
         predictions = self._compiler.predictions
         return sim.Queues(
             self._lanes,
@@ -176,11 +181,12 @@ class Queued:
             self._gossip_ns,
             exact,
             self._compiler.outages,
+            expected,
         )
 
     def run(self, columns: Mapping[str, Any]) -> dict[str, Any]:
         """Replay all requests and give the tally, with `stations` and `links` by name."""
-        queues = self.start()
+        queues = self.start(expected=len(columns["sample"]))
         for _ in _pushed(queues, columns):
             pass
         queues.finish()

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <memory>
 #include <random>
@@ -193,6 +194,22 @@ TEST("quantiles are nearest ranks") {
   tally.requests = 20;
   tally.latencies = {{100, 11}, {200, 9}};  // 0.55 * 20 is more than 11 in float64
   CHECK_EQ(tally.quantile(0.55), 100);
+}
+
+TEST("nearest ranks are those of sorted values") {
+  std::vector<std::int64_t> values;
+  for (std::int64_t i = 0; i < 3000; ++i) values.push_back((i * 7919 % 3001) * (i * 7919 % 3001) * 1'000'003);
+  values.insert(values.end(), {0, 0, 17, 17, (std::int64_t{1} << 60) + 1, INT64_MAX});
+  std::vector<std::int64_t> sorted = values;
+  std::sort(sorted.begin(), sorted.end());
+  const std::vector<double> shares{0.5, 0.0, 0.99, 1.0, 0.001, 0.5, 0.55};
+  const std::vector<std::int64_t> found = nearest_ranks(values, shares);
+  for (std::size_t i = 0; i < shares.size(); ++i) {
+    std::size_t rank = 0;
+    while (static_cast<double>(rank + 1) / static_cast<double>(sorted.size()) < shares[i]) ++rank;
+    CHECK_EQ(found[i], sorted[rank]);
+  }
+  CHECK(nearest_ranks({}, shares) == std::vector<std::int64_t>(shares.size()));
 }
 
 int main() { return check::run_all(); }

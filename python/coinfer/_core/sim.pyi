@@ -67,6 +67,7 @@ class Queues:
         gossip_ns: int = 0,
         exact: bool = True,
         outages: Sequence[_OutageRow] = (),
+        expected: int = 0,
     ) -> None: ...
     @staticmethod
     def feeds_forward(lanes: Sequence[Lane], stations: Sequence[_StationRow]) -> bool: ...

@@ -172,6 +172,7 @@ struct Rows {
   static COINFER_INLINE Block narrow(const float* rows, std::ptrdiff_t stride, std::ptrdiff_t n, std::ptrdiff_t classes,
                                      float scale, std::int32_t* label) {
     alignas(64) float columns[lanes * narrow_classes];
+    L::store(columns, L::fill(0.0F));  // there is a class: compilers do not know
     transpose(rows, stride, n, classes, columns);
     Block b;
     b.max = L::load(columns);

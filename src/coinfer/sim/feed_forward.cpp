@@ -22,38 +22,7 @@ namespace coinfer {
 namespace {
 
 constexpr std::size_t window = 8192;
-constexpr std::size_t block = 512;  // so many enter before those who are home leave their times
-
-/// A visit of one station, and what follows it.
-struct alignas(64) Visit {
-  std::int64_t service_ns = 0;  // if it is fixed
-  std::int64_t after_ns = 0;    // from the end of service to the next station, or to the ingress
-  std::uint32_t station = 0;
-  std::uint32_t next = 0;  // station; their number: home
-  std::uint32_t lane = 0;
-  std::uint32_t draw = 0;           // of this visit's way down; those that follow count on
-  const Consult* jitter = nullptr;  // its way down, if some way that follows is random
-  const Leg* enter = nullptr;       // of the next stage, or the way back
-  const Leg* up = nullptr;          // of the next stage
-  const Service* law = nullptr;     // unless it is fixed
-};
-
-/// The way of a request from its ingress to its first station.
-struct Way {
-  std::int64_t lead_ns = 0;
-  std::uint32_t visit = 0;
-  std::uint32_t station = 0;
-  const Leg* enter = nullptr;  // where it is random; so too:
-  const Leg* up = nullptr;
-};
-
-/// What a lane's requests need when they enter: codes tell the way and, with the sample, all that no queue can change.
-struct Door {
-  const std::uint16_t* code = nullptr;  // [sample]
-  const Way* ways = nullptr;            // [route]
-  std::uint64_t* by_code = nullptr;
-  std::uint64_t* by_sample = nullptr;
-};
+constexpr std::size_t block = 512;  // so many enter or are served at a time
 
 constexpr int visit_bits = 24;
 
@@ -70,42 +39,131 @@ struct Item {
 
 bool earlier(const Item& a, const Item& b) noexcept { return a.at < b.at || (a.at == b.at && a.key < b.key); }
 
-/// Items in a row. A vector that does not write what it makes room for, and whose push is a store and a comparison.
+/// Items in a row: a vector that does not write what it makes room for.
 class Items {
  public:
   Item* begin() noexcept { return items_.get(); }
   Item* end() noexcept { return end_; }
   std::size_t size() const noexcept { return static_cast<std::size_t>(end_ - items_.get()); }
-  void push(const Item& item) {
-    if (end_ == limit_) [[unlikely]]
-      reserve(std::max<std::size_t>(64, 2 * size()));
-    *end_++ = item;
+  /// Behind the last there must be room. If `kept` is 0 instead of 1, the next one takes its place.
+  void push(const Item& item, std::size_t kept = 1) noexcept {
+    *end_ = item;
+    end_ += kept;
   }
-  /// Room for `count` in all, besides what is there.
-  void reserve(std::size_t count) {
-    if (static_cast<std::size_t>(limit_ - items_.get()) >= count) return;
-    auto larger = std::make_unique_for_overwrite<Item[]>(count);  // NOLINT(modernize-avoid-c-arrays)
-    Item* const last = std::copy(begin(), end_, larger.get());
-    limit_ = larger.get() + count;
-    end_ = last;
+  /// For so many more.
+  void make_room(std::size_t count) {
+    const std::size_t needed = size() + count;
+    if (needed <= capacity_) return;
+    capacity_ = std::max(2 * capacity_, needed);
+    auto larger = std::make_unique_for_overwrite<Item[]>(capacity_);  // NOLINT(modernize-avoid-c-arrays)
+    end_ = std::copy(begin(), end_, larger.get());
     items_ = std::move(larger);
   }
-  void resize(std::size_t count) {
-    reserve(count);
-    end_ = begin() + count;
-  }
+  void resize(std::size_t count) noexcept { end_ = begin() + count; }
   void drop_front(std::size_t count) noexcept { end_ = std::copy(begin() + count, end_, begin()); }
   void swap(Items& other) noexcept {
     items_.swap(other.items_);
     std::swap(end_, other.end_);
-    std::swap(limit_, other.limit_);
+    std::swap(capacity_, other.capacity_);
   }
 
  private:
   std::unique_ptr<Item[]> items_;  // NOLINT(modernize-avoid-c-arrays)
   Item* end_ = nullptr;
-  Item* limit_ = nullptr;
+  std::size_t capacity_ = 0;
 };
+
+/// What a station is doing.
+struct Desk {
+  // Where all services take equally long, they end in the order in which they began: who comes waits for the one that
+  // began `instances` earlier. `next` is its end; behind it, by `instances`, goes the new end, and by `waits` the wait.
+  // Else the free times of instances, in order.
+  std::int64_t* next = nullptr;
+  std::size_t instances = 0;
+  std::size_t waits = 0;
+  std::int64_t service_ns = -1;  // that every visit takes; -1: not known yet, -2: visits differ
+  bool plain = true;             // nothing to draw, all counted, no rows
+  bool open = false;             // serves as requests enter
+  std::uint64_t served = 0;
+  Wide wait_ns = 0;
+  std::int64_t wait_ns_max = 0;
+  std::int64_t* settled = nullptr;  // `next` after the last block
+  std::vector<std::int64_t> times;
+
+  bool steady() const noexcept { return plain && service_ns >= 0 && instances > 0; }
+
+  void start(std::int64_t at) {
+    waits = 2 * (instances + block);
+    times.assign(steady() ? 2 * waits : instances, at);
+    next = settled = times.data();
+  }
+
+  /// Serve, where it is steady, and give the end. After a block: `settle`.
+  std::int64_t serve(std::int64_t at) noexcept {
+    std::int64_t* const slot = next++;
+    const std::int64_t begin = *slot > at ? *slot : at;
+    const std::int64_t end = begin + service_ns;
+    slot[instances] = end;
+    slot[waits] = begin - at;
+    return end;
+  }
+
+  /// After at most a block of `serve`.
+  void settle() noexcept {
+    served += static_cast<std::uint64_t>(next - settled);
+    for (const std::int64_t* slot = settled; slot < next; ++slot) {
+      wait_ns += slot[waits];
+      wait_ns_max = std::max(wait_ns_max, slot[waits]);
+    }
+    if (static_cast<std::size_t>(next - times.data()) + instances + block > waits) {
+      next = std::copy(next, next + instances, times.data()) - instances;
+    }
+    settled = next;
+  }
+
+  void note(std::int64_t waited) noexcept {
+    ++served;
+    wait_ns += waited;
+    wait_ns_max = std::max(wait_ns_max, waited);
+  }
+};
+
+/// A visit of one station, and what follows it.
+struct alignas(64) Visit {
+  std::int64_t after_ns = 0;  // from the end of service to the next station, or to the ingress
+  Items* next = nullptr;      // of the next station, or of those at home
+  std::uint32_t onward = 0;   // 1; 0 if home is next
+  std::uint32_t station = 0;
+  std::uint32_t lane = 0;
+  std::uint32_t draw = 0;  // of this visit's way down; those that follow count on
+  const Consult* consult = nullptr;
+  const Leg* enter = nullptr;  // of the next stage, or the way back
+  const Leg* up = nullptr;     // of the next stage
+  bool random = false;         // ways that follow
+};
+
+/// The way of a request from its ingress to its first station and on from there, and how many went it, by the last
+/// digit of their code.
+struct alignas(128) Way {
+  std::int64_t lead_ns = 0;
+  Desk* desk = nullptr;
+  std::int64_t after_ns = 0;  // as the first visit has it; so too:
+  Items* next = nullptr;
+  std::uint32_t onward = 0;
+  std::uint32_t visit = 0;
+  const Leg* enter = nullptr;  // where it is random; so too:
+  const Leg* up = nullptr;
+  std::array<std::uint64_t, Replay::codes_per_route> count{};
+};
+
+/// What a lane's requests need when they enter. A sample's code tells the way and all that no queue can change; above
+/// it they are counted.
+struct Door {
+  std::uint64_t* seen = nullptr;  // [sample]
+  Way* ways = nullptr;            // [route]
+};
+
+constexpr int code_bits = 16;
 
 /// A station that others feed: from `source` (none: the trace), at least `lag_ns` after it was free to leave there.
 struct Feed {
@@ -149,35 +207,20 @@ std::vector<std::uint32_t> ordered(std::span<const Lane> lanes, std::size_t stat
 /// How the free times of a station are kept, besides the number of its instances.
 enum Kept : int { any_number = 0, ring = -1, list = -2 };
 
-/// What a station is doing.
-struct Desk {
-  std::int64_t* free = nullptr;  // of each instance
-  std::uint32_t instances = 0;
-  std::uint32_t oldest = 0;      // where a ring of free times begins
-  std::int64_t service_ns = -1;  // that every visit takes; -1: not known yet, -2: visits differ
-  std::uint64_t served = 0;
-  Wide wait_ns = 0;
-  std::int64_t wait_ns_max = 0;
-  bool plain = true;  // nothing to draw, all counted, no rows
-  bool open = false;  // serves as requests enter
+/// On from stations where nothing is drawn: to the next, or home, which no branch decides, as nobody could predict it.
+struct Homecoming {
+  std::int64_t* latency;  // of the next who is home
+  std::int64_t last_ns;   // no end is later, and the last is not earlier once all are home
 
-  bool steady() const noexcept { return service_ns >= 0 && instances > 0; }
-
-  /// Serve, where all services take equally long; gives the end.
-  std::int64_t serve(std::int64_t at) noexcept {
-    std::int64_t& slot = free[oldest];
-    oldest = oldest + 1 == instances ? 0 : oldest + 1;
-    const std::int64_t ahead = slot - at;
-    const std::int64_t waited = ahead & ~(ahead >> 63);  // no branch: nobody could predict it
-    slot = at + waited + service_ns;
-    note(waited);
-    return at + waited + service_ns;
-  }
-
-  void note(std::int64_t waited) noexcept {
-    ++served;
-    wait_ns += waited;
-    wait_ns_max = std::max(wait_ns_max, waited);
+  /// `Step`: a visit, or a way with its first.
+  template <class Step>
+  void go_on(const Step& step, std::int64_t done, const Item& item) noexcept {
+    const std::int64_t then = done + step.after_ns;
+    const std::size_t onward = step.onward;
+    step.next->push({then, item.key + 1, item.arrival, item.sample}, onward);
+    *latency = then - item.arrival;
+    latency += 1 - onward;
+    last_ns = std::max(last_ns, then);
   }
 };
 
@@ -190,24 +233,22 @@ class FeedForward final : public Queues::Core {
         replay_(lanes_, truth, classes, seed),
         order_(ordered(lanes_, config_.size())),
         inbox_(config_.size() + 1),
-        free_(config_.size()),
         desks_(config_.size()),
         horizon_(config_.size()),
-        by_sample_(replay_.group_count()) {
+        served_until_(config_.size(), INT64_MIN),
+        seen_(replay_.group_count()) {
     for (std::size_t d = 0; d < config_.size(); ++d) {
-      free_[d].resize(config_[d].instances);
-      desks_[d].free = free_[d].data();
       desks_[d].instances = config_[d].instances;
       desks_[d].plain = !options.rows && options.warmup_ns <= 0;
     }
-    for (auto& counts : by_sample_) counts.resize(lanes_.front().evidence->rows);
     for (const Lane& lane : lanes_) routes_ = std::max(routes_, lane.decisions->itineraries.size());
     ways_.resize(lanes_.size() * routes_);
     for (std::uint32_t lane = 0; lane < lanes_.size(); ++lane) lay_out(lane);
     if (visits_.size() >> visit_bits != 0) throw std::invalid_argument("at most 2^24 visits of stations by routes");
     for (std::size_t lane = 0; lane < lanes_.size(); ++lane) {
-      doors_.push_back({replay_.codes(lane).data(), &ways_[lane * routes_], by_code_[lane].data(),
-                        by_sample_[replay_.group_of(lane)].data()});
+      std::vector<std::uint64_t>& seen = seen_[replay_.group_of(lane)];
+      seen.assign(replay_.codes(lane).begin(), replay_.codes(lane).end());
+      doors_.push_back({seen.data(), &ways_[lane * routes_]});
     }
     condense_feeds();
     open_desks();
@@ -238,7 +279,7 @@ class FeedForward final : public Queues::Core {
 
   Tally tally() const override {
     const Tally times = Core::tally();
-    Tally out = replay_.counted(by_code_, by_sample_);
+    Tally out = replay_.counted(by_code(), by_sample());
     if (out.requests != counted_) throw std::logic_error("requests were lost or counted twice, or are under way");
     out.latency_ns = latency_;
     out.queue_ns = out.service_ns = 0;
@@ -257,14 +298,13 @@ class FeedForward final : public Queues::Core {
   std::vector<Visit> visits_;
   std::vector<Way> ways_;  // [lane][route]
   std::size_t routes_ = 0;
-  std::vector<Door> doors_;                      // [lane]
-  std::vector<Feed> feeds_;                      // by source, in `order_`, after those of the trace
-  std::vector<Items> inbox_;                     // [station], and home
-  std::vector<std::vector<std::int64_t>> free_;  // [station][instance]
+  std::vector<Door> doors_;   // [lane]
+  std::vector<Feed> feeds_;   // by source, in `order_`, after those of the trace
+  std::vector<Items> inbox_;  // [station], and home
   std::vector<Desk> desks_;
-  std::vector<std::int64_t> horizon_;                // [station]: nothing arrives earlier any more
-  std::vector<std::vector<std::uint64_t>> by_code_;  // of requests that arrived; so too:
-  std::vector<std::vector<std::uint64_t>> by_sample_;
+  std::vector<std::int64_t> horizon_;             // [station]: nothing arrives earlier any more
+  std::vector<std::int64_t> served_until_;        // [station]: the same at the last release
+  std::vector<std::vector<std::uint64_t>> seen_;  // [group][sample]: its code, above it how many came
   Wide latency_ = 0;
   std::uint64_t counted_ = 0;
   bool all_open_ = false;      // all first stations
@@ -280,7 +320,6 @@ class FeedForward final : public Queues::Core {
   void lay_out(std::uint32_t at) {
     const Lane& lane = lanes_[at];
     const std::size_t stages = lane.plan->stages.size();
-    by_code_.emplace_back(replay_.code_count(at));
     const auto member = [&](std::uint8_t stage) { return lane.plan->stages[stage].first; };
     const auto place = [&](std::uint8_t stage) { return lane.plan->members[member(stage)].deployment; };
     const auto random = [](const Leg* leg) { return leg != nullptr && !leg->jitters.empty(); };
@@ -288,41 +327,43 @@ class FeedForward final : public Queues::Core {
       const Itinerary& itinerary = lane.decisions->itineraries[route];
       Way& way = ways_[at * routes_ + route];
       way.visit = static_cast<std::uint32_t>(visits_.size());
-      way.station = place(itinerary.front());
+      way.desk = &desks_[place(itinerary.front())];
       way.enter = &lane.enter[itinerary.front()];
       way.up = &lane.members[member(itinerary.front())].up;
       way.lead_ns = way.enter->ns + way.up->ns;
       if (!random(way.enter) && !random(way.up)) way.enter = way.up = nullptr;
-      feeds_.push_back({unbounded, way.station, way.lead_ns});
+      feeds_.push_back({unbounded, place(itinerary.front()), way.lead_ns});
       for (std::size_t i = 0; i < itinerary.size(); ++i) {
         const Consult& consult = lane.members[member(itinerary[i])];
         Visit visit;
         visit.lane = at;
         visit.station = place(itinerary[i]);
         Desk& desk = desks_[visit.station];
-        visit.next = static_cast<std::uint32_t>(config_.size());
+        visit.next = &inbox_.back();
         visit.draw = static_cast<std::uint32_t>(3 * i + 2);
+        visit.consult = &consult;
         visit.after_ns = consult.down.ns;
         if (i + 1 == itinerary.size()) {
           visit.enter = &lane.back[itinerary[i]];
         } else {
-          visit.next = place(itinerary[i + 1]);
+          visit.next = &inbox_[place(itinerary[i + 1])];
+          visit.onward = 1;
           visit.enter = &lane.enter[(itinerary[i] + std::size_t{1}) * stages + itinerary[i + 1]];
           visit.up = &lane.members[member(itinerary[i + 1])].up;
           visit.after_ns += visit.up->ns;
         }
         visit.after_ns += visit.enter->ns;
-        if (random(&consult.down) || random(visit.enter) || random(visit.up)) visit.jitter = &consult;
-        if (consult.service.law == Law::constant) {
-          visit.service_ns = to_ns(consult.service.a);
-          if (desk.service_ns == -1) desk.service_ns = visit.service_ns;
-          if (desk.service_ns != visit.service_ns) desk.service_ns = -2;
-        } else {
-          visit.law = &consult.service;
-          desk.service_ns = -2;
+        visit.random = random(&consult.down) || random(visit.enter) || random(visit.up);
+        const std::int64_t service_ns = consult.service.law == Law::constant ? to_ns(consult.service.a) : -2;
+        if (desk.service_ns == -1) desk.service_ns = service_ns;
+        if (desk.service_ns != service_ns) desk.service_ns = -2;
+        if (visit.random || service_ns < 0) desk.plain = false;
+        if (visit.onward != 0) feeds_.push_back({visit.station, place(itinerary[i + 1]), visit.after_ns});
+        if (i == 0) {
+          way.after_ns = visit.after_ns;
+          way.next = visit.next;
+          way.onward = visit.onward;
         }
-        if (visit.law != nullptr || visit.jitter != nullptr) desk.plain = false;
-        if (visit.next < config_.size()) feeds_.push_back({visit.station, visit.next, visit.after_ns});
         visits_.push_back(visit);
       }
     }
@@ -343,16 +384,37 @@ class FeedForward final : public Queues::Core {
   /// Stations that only the trace feeds, always equally long after an arrival, serve in the order of the trace.
   void open_desks() {
     std::vector<std::int64_t> lead(config_.size(), -1);
-    for (Desk& desk : desks_) desk.open = desk.plain && desk.steady();
+    for (Desk& desk : desks_) desk.open = desk.steady();
     for (const Way& way : ways_) {
-      Desk& desk = desks_[way.station];
-      if (way.enter != nullptr || (lead[way.station] >= 0 && lead[way.station] != way.lead_ns)) desk.open = false;
-      lead[way.station] = way.lead_ns;
+      if (way.desk == nullptr) continue;
+      std::int64_t& known = lead[static_cast<std::size_t>(way.desk - desks_.data())];
+      if (way.enter != nullptr || (known >= 0 && known != way.lead_ns)) way.desk->open = false;
+      known = way.lead_ns;
     }
     for (const Feed& feed : feeds_) {
       if (feed.source != unbounded) desks_[feed.target].open = false;
     }
-    all_open_ = std::all_of(ways_.begin(), ways_.end(), [&](const Way& way) { return desks_[way.station].open; });
+    all_open_ =
+        std::all_of(ways_.begin(), ways_.end(), [](const Way& way) { return way.desk == nullptr || way.desk->open; });
+  }
+
+  /// Of requests that arrived.
+  std::vector<std::vector<std::uint64_t>> by_code() const {
+    std::vector<std::vector<std::uint64_t>> counts;
+    for (std::size_t lane = 0; lane < lanes_.size(); ++lane) {
+      counts.emplace_back(replay_.code_count(lane));
+      for (std::size_t code = 0; code < counts.back().size(); ++code) {
+        counts.back()[code] = doors_[lane].ways[Replay::route_of(code)].count[code % Replay::codes_per_route];
+      }
+    }
+    return counts;
+  }
+  std::vector<std::vector<std::uint64_t>> by_sample() const {
+    std::vector<std::vector<std::uint64_t>> counts = seen_;
+    for (std::vector<std::uint64_t>& group : counts) {
+      for (std::uint64_t& count : group) count >>= code_bits;
+    }
+    return counts;
   }
 
   std::int64_t jitter(const Leg& leg, std::uint64_t request, std::uint32_t draw) const noexcept {
@@ -365,7 +427,7 @@ class FeedForward final : public Queues::Core {
       throw std::invalid_argument("arrivals must not go back in time");
     }
     if (arrived_ == 0) {
-      for (std::vector<std::int64_t>& free : free_) std::fill(free.begin(), free.end(), arrivals[first]);
+      for (Desk& desk : desks_) desk.start(arrivals[first]);
     }
     newest_ = arrivals[last - 1];
     const std::size_t counted = std::lower_bound(arrivals + first, arrivals + last, options_.warmup_ns) - arrivals;
@@ -384,49 +446,45 @@ class FeedForward final : public Queues::Core {
   /// `Open`: all first stations are.
   template <bool Open>
   void enter(const Requests& batch, std::size_t first, std::size_t last, std::size_t counted) {
+    for (Items& items : inbox_) items.make_room(block);
     const Door* const doors = doors_.data();
-    const Visit* const visits = visits_.data();
-    Desk* const desks = desks_.data();
-    Items* const inbox = inbox_.data();
+    Homecoming homecoming = expect(last - first);
     for (std::size_t i = first; i < last; ++i) {
       const std::int64_t arrival = batch.arrival_ns[i];
       const auto sample = static_cast<std::uint32_t>(batch.sample[i]);
       const Door& door = doors[batch.lane[i]];
-      const std::size_t code = door.code[sample];
-      const Way& way = door.ways[Replay::route_of(code)];
+      std::uint64_t& seen = door.seen[sample];
+      const std::size_t code = seen & ((std::size_t{1} << code_bits) - 1);
+      Way& way = door.ways[Replay::route_of(code)];
       const std::uint64_t request = batch.first + i;
       if (Open || i >= counted) {
-        ++door.by_code[code];
-        ++door.by_sample[sample];
+        seen += std::uint64_t{1} << code_bits;
+        ++way.count[code % Replay::codes_per_route];
       }
       Item item{arrival + way.lead_ns, request << visit_bits | way.visit, arrival, sample};
       if (!Open && way.enter != nullptr) item.at += jitter(*way.enter, request, 0) + jitter(*way.up, request, 1);
-      if (Open || desks[way.station].open) {
-        go_on(visits[way.visit], desks[way.station].serve(item.at), item, inbox);
+      if (Open || way.desk->open) {
+        homecoming.go_on(way, way.desk->serve(item.at), item);
       } else {
-        inbox[way.station].push(item);
+        inbox_[static_cast<std::size_t>(way.desk - desks_.data())].push(item);
       }
     }
-    go_home();
-  }
-
-  /// On to the next station, or home, where nothing is drawn.
-  static void go_on(const Visit& visit, std::int64_t done, const Item& item, Items* inbox) {
-    inbox[visit.next].push({done + visit.after_ns, item.key + 1, item.arrival, item.sample});
-  }
-
-  /// The ends of those who are home.
-  void go_home() {
-    Items& items = inbox_.back();
-    for (const Item& item : items) {
-      const std::int64_t latency = item.at - item.arrival;
-      latency_ += latency;
-      last_end_ = std::max(last_end_, item.at);
-      measure(latency);
+    for (Desk& desk : desks_) {
+      if (desk.open) desk.settle();
     }
-    ended_ += items.size();
-    counted_ += items.size();
-    items.resize(0);
+    welcome(homecoming);
+  }
+
+  Homecoming expect(std::size_t count) { return {latencies_room(count), last_end_}; }
+
+  void welcome(const Homecoming& homecoming) {
+    const std::int64_t* const latencies = latencies_room(0);
+    const auto count = static_cast<std::size_t>(homecoming.latency - latencies);
+    for (std::size_t i = 0; i < count; ++i) latency_ += latencies[i];
+    measure_written(count);
+    last_end_ = homecoming.last_ns;
+    ended_ += count;
+    counted_ += count;
   }
 
   /// Work through all stations, as far as nothing earlier can come from requests that arrive at or after `next`.
@@ -440,6 +498,9 @@ class FeedForward final : public Queues::Core {
     };
     pass_on(unbounded, next);
     for (const std::uint32_t station : order_) {
+      for (auto onward = feed; onward != feeds_.end() && onward->source == station; ++onward) {
+        inbox_[onward->target].make_room(inbox_[station].size());
+      }
       serve(station, horizon_[station]);
       pass_on(station, horizon_[station]);
     }
@@ -451,13 +512,12 @@ class FeedForward final : public Queues::Core {
   void serve(std::uint32_t station, std::int64_t horizon) {
     Items& items = inbox_[station];
     if (items.size() == 0) return;
-    const std::span<const Item> due = arrange(items, horizon);
+    const std::span<const Item> due = arrange(items, served_until_[station], horizon);
     Desk& desk = desks_[station];
-    if (desk.plain && desk.steady()) {
-      Items* const inbox = inbox_.data();
-      const Visit* const visits = visits_.data();
-      for (const Item& item : due) go_on(visits[item.visit()], desk.serve(item.at), item, inbox);
-      go_home();
+    if (desk.steady()) {
+      for (std::size_t first = 0; first < due.size(); first += block) {
+        serve(desk, due.subspan(first, std::min(block, due.size() - first)));
+      }
     } else {
       switch (config_[station].instances) {
         case 0: run<any_number>(desk, due); break;
@@ -468,22 +528,32 @@ class FeedForward final : public Queues::Core {
         default: run<list>(desk, due); break;
       }
     }
+    served_until_[station] = std::max(served_until_[station], horizon);
     if (due.data() == items.begin()) items.drop_front(due.size());
+  }
+
+  void serve(Desk& desk, std::span<const Item> due) {
+    Homecoming homecoming = expect(due.size());
+    for (const Item& item : due) {
+      homecoming.go_on(visits_[item.visit()], desk.serve(item.at), item);
+    }
+    desk.settle();
+    welcome(homecoming);
   }
 
   /// Serve items in order. `Instances`: their number if it is small and common, or how they are kept.
   template <int Instances>
   void run(Desk& desk, std::span<const Item> due) {
-    std::int64_t* const free = desk.free;
-    const std::uint32_t instances = desk.instances;
+    std::int64_t* const free = desk.times.data();
+    const std::size_t instances = desk.instances;
     Wide busy = 0;
     for (const Item& item : due) {
       const Visit& visit = visits_[item.visit()];
       const std::uint64_t request = item.request();
-      std::int64_t service = visit.service_ns;
-      if (visit.law != nullptr) {
-        service = visit.law->draw(seed_, request, visit.station, static_cast<std::uint32_t>(item.sample));
-      }
+      const Service& law = visit.consult->service;
+      const std::int64_t service =
+          law.law == Law::constant ? to_ns(law.a)
+                                   : law.draw(seed_, request, visit.station, static_cast<std::uint32_t>(item.sample));
       std::int64_t start = item.at;
       if constexpr (Instances != any_number) start = std::max(item.at, free[0]);
       const std::int64_t done = start + service;
@@ -503,8 +573,8 @@ class FeedForward final : public Queues::Core {
         busy += service;
       }
       std::int64_t then = done + visit.after_ns;
-      if (visit.jitter != nullptr) {
-        then += jitter(visit.jitter->down, request, visit.draw) + jitter(*visit.enter, request, visit.draw + 1) +
+      if (visit.random) {
+        then += jitter(visit.consult->down, request, visit.draw) + jitter(*visit.enter, request, visit.draw + 1) +
                 (visit.up == nullptr ? 0 : jitter(*visit.up, request, visit.draw + 2));
       }
       if (kept(request)) {
@@ -512,8 +582,8 @@ class FeedForward final : public Queues::Core {
         row.queue_ns += start - item.at;
         row.service_ns += service;
       }
-      if (visit.next < config_.size()) {
-        inbox_[visit.next].push({then, item.key + 1, item.arrival, item.sample});
+      if (visit.onward != 0) {
+        visit.next->push({then, item.key + 1, item.arrival, item.sample});
       } else {
         end(visit, item, then);
       }
@@ -547,45 +617,47 @@ class FeedForward final : public Queues::Core {
       load.served = load.batches = load.batch_size[0] = desk.served;
       load.wait_ns = desk.wait_ns;
       load.wait_ns_max = desk.wait_ns_max;
-      if (desk.plain && desk.steady()) load.busy_ns = static_cast<Wide>(desk.served) * desk.service_ns;
+      if (desk.steady()) load.busy_ns = static_cast<Wide>(desk.served) * desk.service_ns;
     }
   }
 
-  /// Those who arrive before `horizon`, by time, then request. What is in order stays where it is; else they move to
-  /// `due_`: into twice as many buckets of time as there are items, then by insertion.
-  std::span<const Item> arrange(Items& items, std::int64_t horizon) {
+  /// Those who arrive before `horizon`, by time, then request; all arrive at `low` or later. What is in order stays
+  /// where it is; else they move to `due_`: into about twice as many buckets of time as there are items, then by
+  /// insertion.
+  std::span<const Item> arrange(Items& items, std::int64_t low, std::int64_t horizon) {
     const std::span<Item> all{items.begin(), items.end()};
-    bool sorted = true;
-    std::int64_t low = all.front().at;
-    std::int64_t high = low;
-    std::size_t count = low < horizon ? 1 : 0;
-    for (std::size_t i = 1; i < all.size(); ++i) {
-      sorted = sorted && earlier(all[i - 1], all[i]);
-      count += all[i].at < horizon ? 1 : 0;
-      low = std::min(low, all[i].at);
-      high = std::max(high, all[i].at);
+    const auto by_time = [](const Item& a, const Item& b) { return a.at < b.at; };
+    if (std::is_sorted(all.begin(), all.end(), earlier)) {
+      const auto late =
+          std::partition_point(all.begin(), all.end(), [&](const Item& item) { return item.at < horizon; });
+      return all.first(static_cast<std::size_t>(late - all.begin()));
     }
-    if (sorted || count == 0) return all.first(count);
-    high = std::min(high, horizon);
+    if (low == INT64_MIN) low = std::min_element(all.begin(), all.end(), by_time)->at;
+    if (horizon <= low) return {};
+    const std::int64_t high = horizon == forever ? std::max_element(all.begin(), all.end(), by_time)->at + 1 : horizon;
     const auto range = static_cast<std::uint64_t>(high - low);
     int shift = 0;
-    while ((range >> shift) >= 2 * count) ++shift;
+    while ((range >> shift) >= 2 * all.size()) ++shift;
     const std::size_t buckets = (range >> shift) + 1;
     starts_.assign(buckets + 1, 0);
     const auto bucket = [&](const Item& item) { return static_cast<std::uint64_t>(item.at - low) >> shift; };
     for (const Item& item : all) {
-      if (item.at < horizon) ++starts_[bucket(item) + 1];
+      if (item.at < high) ++starts_[bucket(item) + 1];
     }
     std::uint32_t most = 0;
     for (std::size_t b = 1; b <= buckets; ++b) {
       most = std::max(most, starts_[b]);
       starts_[b] += starts_[b - 1];
     }
-    due_.resize(count);
+    const std::size_t count = starts_[buckets];
+    due_.resize(0);
     rest_.resize(0);
+    due_.make_room(count);
+    rest_.make_room(all.size() - count);
+    due_.resize(count);
     Item* const due = due_.begin();
     for (const Item& item : all) {
-      if (item.at < horizon) {
+      if (item.at < high) {
         due[starts_[bucket(item)]++] = item;
       } else {
         rest_.push(item);

@@ -46,6 +46,7 @@ enum class QueueEngine : std::uint8_t { feed_forward, hops, events };
 struct QueueOptions {
   QueueEngine engine = QueueEngine::events;
   bool exact = true;            // keep every latency; else a sketch of them
+  std::size_t expected = 0;     // so many requests, perhaps
   bool rows = false;            // keep outcomes for take()
   std::uint64_t row_first = 0;  // of the requests [row_first, row_last)
   std::uint64_t row_last = UINT64_MAX;

@@ -11,6 +11,7 @@
 
 #include "coinfer/sim/queues.hpp"
 #include "coinfer/sim/sketch.hpp"
+#include "coinfer/sim/times.hpp"
 
 namespace coinfer {
 
@@ -41,6 +42,7 @@ class Queues::Core {
     if (config_.size() + links >= places_max)
       throw std::invalid_argument("at most 131,071 deployments and directions of links");
     for (const Lane& lane : lanes_) check(lane, samples, links);
+    if (options_.exact) latencies_.reserve(options_.expected);
     ledger_ = Ledger(lanes_.size(), stages_, samples, classes, truth);
     tally_ = ledger_.empty();
     station_loads_.resize(config_.size());
@@ -77,7 +79,7 @@ class Queues::Core {
     return out;
   }
 
-  std::vector<std::int64_t> latencies_;  // of every counted request, in no order, if exact
+  Times latencies_;  // of every counted request, in no order, if exact
   std::vector<Load> station_loads_;
   std::vector<Load> link_loads_;
   std::int64_t first_ = forever;
@@ -104,16 +106,19 @@ class Queues::Core {
 
   void measure(std::int64_t latency_ns) {
     if (options_.exact) {
-      latencies_.push_back(latency_ns);
+      latencies_.push(latency_ns);
     } else {
       sketch_.add(latency_ns);
     }
   }
-  void measure(std::span<const std::int64_t> latencies) {
+  /// The same for up to `count` latencies at once: where to write them; then how many there are.
+  std::int64_t* latencies_room(std::size_t count) { return latencies_.room(count); }
+  void measure_written(std::size_t count) {
     if (options_.exact) {
-      latencies_.insert(latencies_.end(), latencies.begin(), latencies.end());
+      latencies_.add(count);
     } else {
-      for (const std::int64_t ns : latencies) sketch_.add(ns);
+      const std::int64_t* const written = latencies_.room(0);
+      for (std::size_t i = 0; i < count; ++i) sketch_.add(written[i]);
     }
   }
 
