@@ -1,0 +1,173 @@
+#include <algorithm>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "check.hpp"
+#include "coinfer/sim/queues.hpp"
+
+using namespace coinfer;
+
+namespace {
+
+constexpr std::size_t samples = 64;
+
+struct World {
+  std::vector<std::vector<Label>> label;
+  std::vector<std::vector<float>> confidence;
+  std::vector<Label> truth;
+  std::vector<Outputs> outputs;
+  std::vector<Lane> lanes;
+  std::vector<Station> stations;
+  std::vector<std::int64_t> arrival_ns;
+  std::vector<std::int32_t> lane;
+  std::vector<std::int32_t> sample;
+};
+
+/// A random tree of up to four tiers: lanes climb it by different ways that meet. Times of a few hundred ns, arrivals
+/// on a grid as coarse, so that much happens at the same time.
+World world(std::uint32_t seed, std::size_t requests) {
+  World w;
+  std::mt19937 random(seed);
+  const auto below = [&](std::uint32_t n) { return static_cast<std::uint32_t>(random() % n); };
+  const std::uint32_t tiers = 1 + below(4);
+  const std::uint32_t wide = 1 + below(3);  // deployments of one tier
+  for (std::size_t i = 0; i < samples; ++i) w.truth.push_back(static_cast<Label>(below(4)) - 1);
+  w.label.resize(tiers);
+  w.confidence.resize(tiers);
+  w.outputs.resize(tiers);
+  for (std::uint32_t m = 0; m < tiers; ++m) {
+    for (std::size_t i = 0; i < samples; ++i) {
+      w.label[m].push_back(below(9) == 0 ? no_answer : static_cast<Label>(below(3)));
+      w.confidence[m].push_back(static_cast<float>(below(100)) / 100.0F);
+    }
+    w.outputs[m].form = Form::label_confidence;
+    w.outputs[m].rows = samples;
+    w.outputs[m].label = w.label[m].data();
+    w.outputs[m].confidence = w.confidence[m].data();
+  }
+  for (std::uint32_t place = 0; place < tiers * wide; ++place) {
+    Station station;
+    station.instances = below(5);  // 0: nobody waits
+    w.stations.push_back(station);
+  }
+  for (std::uint32_t at = 0; at < 1 + below(3); ++at) {
+    Lane lane;
+    auto plan = std::make_shared<Plan>();
+    plan->combiner = std::make_shared<Last>();
+    for (std::uint32_t m = 0; m < tiers; ++m) {
+      Member member;
+      member.model = m;
+      member.deployment = m * wide + below(wide);
+      plan->members.push_back(member);
+      plan->stages.push_back({m, 1, 0.2F * static_cast<float>(1 + below(4))});
+      const Law law = std::vector{Law::constant, Law::exponential, Law::gamma, Law::lognormal}[below(4)];
+      const double mean = 100.0 * (1 + below(8));
+      lane.members.push_back({{}, {}, {law, law == Law::lognormal ? 5.5 : mean, 0.7, nullptr}, 7 * m});
+    }
+    const auto leg = [&] {
+      Leg way{100 * static_cast<std::int64_t>(below(12)), below(50), {}, {}};
+      if (below(3) == 0) way.jitters.push_back({below(6), 50.0});
+      return way;
+    };
+    for (std::uint32_t i = 0; i < (tiers + 1) * tiers; ++i) lane.enter.push_back(leg());
+    for (std::uint32_t i = 0; i < tiers; ++i) lane.back.push_back(leg());
+    lane.evidence = std::make_shared<Evidence>(gather(*plan, w.outputs));
+    lane.decisions = std::make_shared<Decisions>(decide(*plan, *lane.evidence));
+    lane.plan = plan;
+    w.lanes.push_back(lane);
+  }
+  const std::uint32_t gap = 1 + below(5);
+  std::int64_t now = 0;
+  for (std::size_t i = 0; i < requests; ++i) {
+    now += 100 * static_cast<std::int64_t>(below(gap));
+    w.arrival_ns.push_back(now);
+    w.lane.push_back(static_cast<std::int32_t>(below(static_cast<std::uint32_t>(w.lanes.size()))));
+    w.sample.push_back(static_cast<std::int32_t>(below(samples)));
+  }
+  return w;
+}
+
+struct Found {
+  std::vector<Ended> rows;
+  std::vector<Load> stations;
+  Tally tally;
+};
+
+Found replayed(const World& w, QueueEngine engine, std::size_t part) {
+  QueueOptions options;
+  options.engine = engine;
+  options.exact = false;
+  options.rows = true;
+  Queues queues(w.lanes, w.truth, 3, 5, w.stations, 0, w.outputs, options);
+  Found found;
+  const auto take = [&] {
+    for (const Ended& row : queues.take()) found.rows.push_back(row);
+  };
+  for (std::size_t first = 0; first < w.lane.size(); first += part) {
+    const std::size_t rows = std::min(part, w.lane.size() - first);
+    const auto cut = [&](const auto& values) { return std::span(values).subspan(first, rows); };
+    queues.push({first, cut(w.lane), cut(w.sample), {}, cut(w.arrival_ns), {}});
+    take();
+  }
+  queues.finish();
+  take();
+  found.stations.assign(queues.stations().begin(), queues.stations().end());
+  found.tally = queues.tally();
+  return found;
+}
+
+void check_same(const Found& a, const Found& b) {
+  CHECK_EQ(a.rows.size(), b.rows.size());
+  for (std::size_t i = 0; i < a.rows.size(); ++i) {
+    const Outcome& x = a.rows[i].outcome;
+    const Outcome& y = b.rows[i].outcome;
+    CHECK_EQ(a.rows[i].request, b.rows[i].request);
+    CHECK_EQ(x.queue_ns, y.queue_ns);
+    CHECK_EQ(x.service_ns, y.service_ns);
+    CHECK_EQ(x.network_ns, y.network_ns);
+    CHECK_EQ(x.answer, y.answer);
+    CHECK_EQ(x.pico_usd, y.pico_usd);
+    CHECK(x.status == y.status);
+  }
+  for (std::size_t d = 0; d < a.stations.size(); ++d) {
+    CHECK_EQ(a.stations[d].served, b.stations[d].served);
+    CHECK(a.stations[d].busy_ns == b.stations[d].busy_ns);
+    CHECK(a.stations[d].wait_ns == b.stations[d].wait_ns);
+    CHECK_EQ(a.stations[d].wait_ns_max, b.stations[d].wait_ns_max);
+  }
+  CHECK(a.tally.status == b.tally.status);
+  CHECK(a.tally.latency_ns == b.tally.latency_ns);
+  CHECK(a.tally.latencies == b.tally.latencies);
+}
+
+}  // namespace
+
+TEST("on random networks all three engines give every request the same times, however the trace is cut") {
+  std::size_t waited = 0;
+  for (std::uint32_t seed = 1; seed <= 150; ++seed) {
+    const World w = world(seed, 600);
+    CHECK(Queues::plain(w.stations));
+    CHECK(Queues::feeds_forward(w.lanes, w.stations));
+    const Found events = replayed(w, QueueEngine::events, w.lane.size());
+    check_same(replayed(w, QueueEngine::feed_forward, w.lane.size()), events);
+    check_same(replayed(w, QueueEngine::feed_forward, 1 + seed % 97), events);
+    check_same(replayed(w, QueueEngine::hops, 1 + seed % 89), events);
+    waited += static_cast<std::size_t>(std::count_if(events.rows.begin(), events.rows.end(),
+                                                     [](const Ended& row) { return row.outcome.queue_ns > 0; }));
+  }
+  CHECK(waited > 20000);
+}
+
+TEST("what an engine cannot do is refused") {
+  World w = world(3, 10);
+  std::swap(w.arrival_ns.front(), w.arrival_ns.back());
+  w.arrival_ns.front() += 1;
+  for (const QueueEngine engine : {QueueEngine::feed_forward, QueueEngine::hops, QueueEngine::events}) {
+    CHECK_THROWS(replayed(w, engine, 10), std::invalid_argument);
+  }
+  w.stations.front().max_batch = 2;
+  CHECK_THROWS(replayed(w, QueueEngine::hops, 10), std::invalid_argument);
+}
+
+int main() { return check::run_all(); }
