@@ -87,8 +87,7 @@ bool parse_probs(PyObject* given) {
 
 float parse_temperature(PyObject* given) {
   const double value = PyFloat_AsDouble(given);
-  const bool allowed = value >= lowest_temperature && value <= highest_temperature;  // false for NaN
-  if (PyErr_Occurred() != nullptr || !allowed) {
+  if (!(value >= lowest_temperature && value <= highest_temperature)) {  // NaN, too, and -1, which stands for an error
     PyErr_Clear();
     raise("BadValueError", "temperature is " + text(given) + "; it must be a number between 1e-30 and 1e30");
   }
@@ -98,7 +97,7 @@ float parse_temperature(PyObject* given) {
 unsigned parse_threads(PyObject* given) {
   constexpr long most = 4096;
   const long value = PyLong_AsLong(given);
-  if (PyErr_Occurred() != nullptr || value < 1 || value > most) {
+  if (value < 1 || value > most) {  // -1 stands for an error, too
     PyErr_Clear();
     raise("BadValueError", "threads is " + text(given) + "; it must be an integer between 1 and 4096");
   }
@@ -219,7 +218,10 @@ Vectors parse_table(PyObject* const* args, py::object& keep) {
 }
 
 PyObject* score_one(PyObject* const* args) {
-  if (!PyUnicode_Check(args[1]) || as_array(args[0]) == nullptr) return py::handle(Py_NotImplemented).inc_ref().ptr();
+  if (!PyUnicode_Check(args[1]) || as_array(args[0]) == nullptr) {
+    const py::object other = py::module_::import("coinfer.scoring").attr("_score_other");
+    return PyObject_Vectorcall(other.ptr(), args, 6, nullptr);
+  }
   py::object keep;
   const std::size_t kind = parse_kind(args[1], false);
   const Vectors vectors = parse_table(args, keep);
@@ -306,10 +308,9 @@ PyMethodDef method(const char* name, const char* doc) {
 void register_score(py::module_& module) {
   py::module_ submodule = module.def_submodule("score", "Confidence scores from logits or probabilities, in one pass.");
   static PyMethodDef methods[] = {
-      method<score_one, 6>(
-          "score",
-          "score(z, kind, temperature, input, out, threads) -> (N,) float32; NotImplemented where z is "
-          "no array or kind no string"),
+      method<score_one, 6>("score",
+                           "score(z, kind, temperature, input, out, threads) -> (N,) float32; where z is no array or "
+                           "kind no string, what coinfer.scoring makes of them"),
       method<score_many, 7>("scores",
                             "scores(z, kinds, temperature, input, out, threads, results) -> rows without an answer; "
                             "the arrays are added to the dict `results`"),

@@ -94,10 +94,7 @@ def score(
     >>> ci.score([[2.0, 0.0], [1.0, 1.0]], kind="logit_margin")
     array([2., 0.], dtype=float32)
     """
-    made = _score(z, kind, temperature, input, out, threads)  # nothing before it: a small call costs half a microsecond
-    if made is NotImplemented:
-        return _score_other(z, kind, temperature, input, out, threads)
-    return made
+    return _score(z, kind, temperature, input, out, threads)  # nothing else: a small call costs half a microsecond
 
 
 def _score_other(
@@ -108,7 +105,7 @@ def _score_other(
     out: NDArray[np.float32] | None,
     threads: int,
 ) -> NDArray[np.float32]:
-    """Score what is not a NumPy array, or by a rule."""
+    """Score what is not a NumPy array, or by a rule: the engine calls this."""
     if isinstance(kind, ScoreRule):
         return kind.score(z, temperature, input, out, threads)
     if not isinstance(kind, str):

@@ -141,10 +141,10 @@ std::size_t score(const Vectors& vectors, const Scores& out, unsigned threads) {
   task.classes = vectors.classes;
   task.input = !vectors.probs ? Input::logits : vectors.temperature == 1.0F ? Input::probs : Input::tempered;
   task.temperature = vectors.temperature;
-  const double scale = (vectors.probs ? 1.0 : 1.4426950408889634) / temperature;
-  task.scale = static_cast<float>(scale);
-  task.least = static_cast<float>(-125.0 / scale);
-  task.energy_scale = static_cast<float>(temperature * 0.6931471805599453);
+  constexpr double ln2 = 0.6931471805599453;
+  task.scale = static_cast<float>((vectors.probs ? 1.0 : 1.4426950408889634) / temperature);
+  task.least = static_cast<float>(-125.0 * (vectors.probs ? 1.0 : ln2) * temperature);
+  task.energy_scale = static_cast<float>(temperature * ln2);
   task.label = out.label;
   const auto wanted = [&](Kind kind) { return out.kind[static_cast<std::size_t>(kind)]; };
   task.max_prob = wanted(Kind::max_prob);
