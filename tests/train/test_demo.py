@@ -1,28 +1,33 @@
 """``coinfer train demo``, small: from scratch to a report, exits that replay, and a repository for live."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
 import coinfer as ci
+from coinfer.cli import main
 
 pytest.importorskip("torch")
 
 
-def coinfer(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "coinfer.cli", "train", "demo", *map(str, arguments)], capture_output=True, text=True
-    )
+@pytest.fixture
+def coinfer(capsys):
+    """Run ``coinfer train demo`` in this process, which has imported torch; give exit code, output and complaints."""
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as left:
+            main(["train", "demo", *map(str, arguments)])
+        return left.value.code, *capsys.readouterr()
+
+    return run
 
 
-def test_the_demo_goes_from_scratch_to_a_report_and_exits_that_replay(tmp_path):
-    done = coinfer(
-        "--rounds", 4, "--requests", 50_000, "--report", tmp_path / "r.html", "--out", tmp_path / "exits", "--json"
+def test_the_demo_goes_from_scratch_to_a_report_and_exits_that_replay(coinfer, tmp_path):
+    code, out, complaints = coinfer(
+        "--rounds", 2, "--requests", 50_000, "--report", tmp_path / "r.html", "--out", tmp_path / "exits", "--json"
     )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    assert code == 0, complaints
+    found = json.loads(out)
     assert set(found["weights"]) == {"equal", "serving_rate", "delivered"}
     assert [s["requests"] for s in found["replays"].values()] == [50_000, 50_000]
     page = (tmp_path / "r.html").read_text()
@@ -39,8 +44,8 @@ def test_the_demo_goes_from_scratch_to_a_report_and_exits_that_replay(tmp_path):
     assert (exits / "tier-3" / "cloud-exit" / "1" / "model.py").exists()
 
 
-def test_bad_input_ends_with_one_sentence():
-    done = coinfer("--profile", "80-15-15")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "sums to 110 %" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+def test_bad_input_ends_with_one_sentence(coinfer):
+    code, out, complaints = coinfer("--profile", "80-15-15")
+    assert (code, out) == (2, "")
+    assert "sums to 110 %" in complaints
+    assert len(complaints.splitlines()) == 1

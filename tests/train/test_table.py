@@ -18,10 +18,10 @@ def table():
     if not DATA.exists():
         pytest.skip(f"needs {DATA.name} in ../shared/data")
     settings = train.Settings(
-        rounds=9, batch=25, learning_rate=0.1, momentum=0.5, method="fedadam", server_learning_rate=0.03, device="cpu"
+        rounds=9, batch=60, learning_rate=0.2, momentum=0.5, method="fedadam", server_learning_rate=0.04, device="cpu"
     )
     plan = train_table.Plan(
-        profiles=("80-15-5", "33-33-33", "5-15-80"), seeds=3, training=600, calibration=800, test=2000,
+        profiles=("80-15-5", "33-33-33", "5-15-80"), seeds=3, training=480, calibration=800, test=2000,
         widths=(12, 24, 32), settings=settings,
     )  # fmt: skip
     return plan, train_table.run(plan, *train_table.load(DATA))
@@ -34,7 +34,7 @@ def mean(table, strategy, profile, split):
 def test_every_cell_is_there_and_learned_something(table):
     plan, records = table
     assert len(records) == 2 * 3 * 3 * len(train_table.STRATEGIES)
-    assert np.mean([r["accuracy"] for r in records]) > 0.4  # chance is 0.1
+    assert np.mean([r["accuracy"] for r in records]) > 0.3  # chance is 0.1
     for r in records:
         wanted = train.Profile(r["profile"]).shares
         assert np.abs(np.subtract(r["settled"], wanted)).max() < 0.08
