@@ -201,7 +201,7 @@ def test_devices_never_change_what_they_do_not_hold(few):
 def test_every_weighting_learns(few, digits):
     model, x, y, network, clients = few
     held_out = digits[0][600:1200], digits[1][600:1200]
-    settings = train.Settings(rounds=12, learning_rate=0.1, momentum=0.9, batch=16, seed=3)
+    settings = train.Settings(rounds=30, learning_rate=0.03, momentum=0.9, batch=8, seed=3)
     clients = train.clients(network, train.split("iid", y, [1] * 6 + [2, 2] + [6]))
     for weights in ("equal", "serving_rate", "compute", "balanced", "delivered"):
         result = train.federated(
@@ -212,8 +212,8 @@ def test_every_weighting_learns(few, digits):
         assert sum(result.weights) == pytest.approx(1)
         assert (result.noise is not None) == (weights in ("balanced", "delivered"))
         assert (result.delivery is not None) == (weights == "delivered")
-    boosted = train.boost(model, x, y, clients, profile="50-30-20", settings=replace(settings, rounds=18))
-    assert len(boosted.history) == 18
+    boosted = train.boost(model, x, y, clients, profile="50-30-20", settings=replace(settings, rounds=30))
+    assert len(boosted.history) == 30
     said = boosted.model.predictions(*held_out)
     assert said.accuracy("exit-1") > 0.7
 
