@@ -87,7 +87,8 @@ bool parse_probs(PyObject* given) {
 
 float parse_temperature(PyObject* given) {
   const double value = PyFloat_AsDouble(given);
-  if (!(value >= lowest_temperature && value <= highest_temperature)) {  // NaN, too, and -1, which stands for an error
+  const bool allowed = value >= lowest_temperature && value <= highest_temperature;  // not NaN; -1, too, is an error's
+  if (!allowed) {
     PyErr_Clear();
     raise("BadValueError", "temperature is " + text(given) + "; it must be a number between 1e-30 and 1e30");
   }
