@@ -42,50 +42,56 @@ constexpr std::uint32_t place_of(std::uint64_t order) noexcept {
   return static_cast<std::uint32_t>(order >> member_bits) & ((1U << place_bits) - 1U);
 }
 
-constexpr bool before(const Event& a, const Event& b) noexcept {
-  return a.time < b.time || (a.time == b.time && a.order < b.order);
+/// Time and order in one number, so that comparing takes no branch. No event is before time 0.
+__extension__ using EventKey = unsigned __int128;
+constexpr EventKey key_of(const Event& event) noexcept {
+  return (static_cast<EventKey>(event.time) << 64) | event.order;
 }
+constexpr bool before(const Event& a, const Event& b) noexcept { return key_of(a) < key_of(b); }
 
 class Agenda {
  public:
-  bool empty() const noexcept { return events_.empty(); }
+  bool empty() const noexcept { return size_ == 0; }
   const Event& top() const noexcept { return events_.front(); }
 
   void push(const Event& event) {
-    std::size_t at = events_.size();
-    events_.push_back(event);
+    if (size_ + children > events_.size()) events_.resize(2 * events_.size(), last);
+    rise(size_++, event);
+  }
+
+  /// The hole goes all the way down, and the newest event rises from there: it nearly always belongs far below, and a
+  /// way whose length is known is one that the processor foresees.
+  void pop() noexcept {
+    const Event moved = events_[--size_];
+    events_[size_] = last;
+    std::size_t at = 0;
+    for (;;) {
+      const std::size_t first = children * at + 1;
+      if (first >= size_) break;
+      const std::size_t a = first + (before(events_[first + 1], events_[first]) ? 1 : 0);
+      const std::size_t b = first + (before(events_[first + 3], events_[first + 2]) ? 3 : 2);
+      const std::size_t least = before(events_[b], events_[a]) ? b : a;
+      events_[at] = events_[least];
+      at = least;
+    }
+    if (at != size_) rise(at, moved);
+  }
+
+ private:
+  static constexpr std::size_t children = 4;
+  static constexpr Event last{INT64_MAX, UINT64_MAX, {}};
+  std::vector<Event> events_ = std::vector<Event>(64, last);  // `last` from size_ on, by as many as a node has children
+  std::size_t size_ = 0;
+
+  void rise(std::size_t at, const Event& event) noexcept {
     while (at > 0) {
-      const std::size_t parent = (at - 1) / 4;
+      const std::size_t parent = (at - 1) / children;
       if (!before(event, events_[parent])) break;
       events_[at] = events_[parent];
       at = parent;
     }
     events_[at] = event;
   }
-
-  void pop() {
-    const Event last = events_.back();
-    events_.pop_back();
-    const std::size_t size = events_.size();
-    if (size == 0) return;
-    std::size_t at = 0;
-    for (;;) {
-      const std::size_t first = 4 * at + 1;
-      if (first >= size) break;
-      std::size_t least = first;
-      const std::size_t end = first + 4 < size ? first + 4 : size;
-      for (std::size_t child = first + 1; child < end; ++child) {
-        if (before(events_[child], events_[least])) least = child;
-      }
-      if (!before(events_[least], last)) break;
-      events_[at] = events_[least];
-      at = least;
-    }
-    events_[at] = last;
-  }
-
- private:
-  std::vector<Event> events_;
 };
 
 /// First in, first out; grows by doubling and never shrinks.

@@ -36,6 +36,15 @@ enum Phase : std::uint8_t {
 /// Why a member did not answer.
 enum Reason : std::uint8_t { refused, full, unheard };
 
+/// From the host of one stage to the only member of another, where nothing on the way is drawn, queued or out.
+struct Step {
+  std::int64_t there_ns = 0;  // to its host, and up
+  std::int64_t down_ns = 0;
+  std::int64_t back_ns = 0;  // from its host to the ingress
+  std::int64_t pico = 0;
+  std::uint32_t place = 0;
+};
+
 /// One request under way.
 struct Flight {
   std::uint64_t request = 0;
@@ -45,6 +54,7 @@ struct Flight {
   std::int64_t service = 0;
   std::int64_t pico = 0;
   const Itinerary* itinerary = nullptr;  // none: decided on the way
+  const Step* steps = nullptr;           // [from][stage], if nothing about its ways is random; none: leg by leg
   std::uint32_t lane = 0;
   std::uint32_t sample = 0;
   std::int32_t level = INT32_MAX;  // of its priority; nothing said: after all others
@@ -105,10 +115,43 @@ struct Waiting {
   std::uint16_t member = 0;
 };
 
+/// How requests of a lane end whose decisions were made ahead, but for their times.
+struct Door {
+  const std::uint16_t* code = nullptr;  // [sample]
+  std::vector<std::uint64_t> by_code;
+  std::size_t group = 0;
+};
+
+/// When each instance is free: a ring, ascending from its head. Who is served last is mostly done last, so what becomes
+/// free later is looked for from the end.
+class FreeTimes {
+ public:
+  explicit FreeTimes(std::size_t instances = 0) : times_(instances, INT64_MIN) {}
+  bool none() const noexcept { return times_.empty(); }
+  std::int64_t first() const noexcept { return times_[head_]; }
+  /// The instance that is free first is so again at `done`.
+  void take(std::int64_t done) noexcept {
+    const std::size_t size = times_.size();
+    std::size_t at = head_;
+    head_ = head_ + 1 == size ? 0 : head_ + 1;
+    while (at != head_) {
+      const std::size_t previous = (at == 0 ? size : at) - 1;
+      if (times_[previous] <= done) break;
+      times_[at] = times_[previous];
+      at = previous;
+    }
+    times_[at] = done;
+  }
+
+ private:
+  std::vector<std::int64_t> times_;
+  std::size_t head_ = 0;
+};
+
 /// A station at work. Hops use `free` and `starts`; events use the rest.
 struct Place {
-  std::vector<std::int64_t> free;  // when each instance is free, ascending
-  Ring<std::int64_t> starts;       // of those who may still wait
+  FreeTimes free;
+  Ring<std::int64_t> starts;  // of those who may still wait
   std::uint32_t busy = 0;
   std::size_t waiting = 0;
   std::vector<std::pair<std::int32_t, Ring<Waiting>>> lines;  // by priority level, ascending
@@ -150,7 +193,18 @@ class Loop final : public Queues::Core {
       : Core(std::move(lanes), truth, classes, seed, std::move(stations), links, std::move(outputs), options),
         places_(config_.size()),
         wires_(links) {
-    for (std::size_t d = 0; d < config_.size(); ++d) places_[d].free.assign(config_[d].instances, INT64_MIN);
+    for (std::size_t d = 0; d < config_.size(); ++d) places_[d].free = FreeTimes(config_[d].instances);
+    if constexpr (!Faulty) {
+      for (const Lane& lane : lanes_) lay_out(lane);
+      if (std::all_of(lanes_.begin(), lanes_.end(), [](const Lane& lane) { return lane.decisions != nullptr; })) {
+        replay_ = std::make_unique<Replay>(lanes_, truth, classes, seed);
+        by_sample_.assign(replay_->group_count(), std::vector<std::uint64_t>(lanes_.front().evidence->rows));
+        for (std::size_t lane = 0; lane < lanes_.size(); ++lane) {
+          doors_.push_back({replay_->codes(lane).data(), std::vector<std::uint64_t>(replay_->code_count(lane)),
+                            replay_->group_of(lane)});
+        }
+      }
+    }
     if constexpr (Faulty) {
       wards_.resize(config_.size());
       options_.outages.resize(config_.size() + links);
@@ -163,6 +217,20 @@ class Loop final : public Queues::Core {
   }
 
   std::uint64_t in_flight() const noexcept override { return flights_.size() - idle_.size(); }
+
+  Tally tally() const override {
+    Tally out = Core::tally();
+    if (replay_ == nullptr) return out;
+    std::vector<std::vector<std::uint64_t>> by_code;
+    for (const Door& door : doors_) by_code.push_back(door.by_code);
+    Tally foreseen = replay_->counted(by_code, by_sample_);
+    foreseen.latency_ns = latency_;
+    foreseen.queue_ns = queue_;
+    foreseen.service_ns = service_;
+    foreseen.network_ns = latency_ - queue_ - service_;
+    accumulate(out, foreseen);
+    return out;
+  }
 
   void push(const Requests& batch) override {
     const std::size_t rows = batch.sample.size();
@@ -187,6 +255,11 @@ class Loop final : public Queues::Core {
 
  private:
   std::vector<Place> places_;
+  std::unique_ptr<Replay> replay_;                     // where all decisions are made ahead; so too:
+  std::vector<Door> doors_;                            // [lane]
+  std::vector<std::vector<std::uint64_t>> by_sample_;  // [group of lanes][sample]
+  Wide latency_ = 0, queue_ = 0, service_ = 0;         // of those counted by code
+  std::vector<std::vector<Step>> steps_;               // [lane][(stages + 1) x stages], empty where ways are random
   std::vector<Wire> wires_;
   std::vector<Flight> flights_;
   std::vector<Part> parts_;            // [slot][member of the group]
@@ -206,6 +279,7 @@ class Loop final : public Queues::Core {
   Budget budget_;
 
   const Lane& lane_of(const Flight& flight) const noexcept { return lanes_[flight.lane]; }
+  std::size_t stages_of(const Flight& flight) const noexcept { return lane_of(flight).plan->stages.size(); }
   Part& part(std::uint32_t slot, std::uint16_t member) noexcept { return parts_[slot * width_ + member]; }
   std::uint8_t* visited(std::uint32_t slot) noexcept { return visited_.data() + slot * stages_; }
 
@@ -293,6 +367,9 @@ class Loop final : public Queues::Core {
     }
     reserve_row(request);
     const Lane& lane = lane_of(flight);
+    if constexpr (!Faulty) {
+      if (flight.deadline == forever && !steps_[flight.lane].empty()) flight.steps = steps_[flight.lane].data();
+    }
     std::size_t stage = 0;
     if (lane.decisions) {
       flight.itinerary = &lane.decisions->itineraries[lane.decisions->route[flight.sample]];
@@ -326,7 +403,58 @@ class Loop final : public Queues::Core {
       trip.until = std::min(trip.until, flight.deadline);
       return set_out(slot, at);
     }
+    if (flight.steps != nullptr) return step_on(slot, at, tail);
     follow(at, {slot, 0, entering, 0}, tail);
+  }
+
+  /// Fill `steps_` for a lane whose ways are all fixed, and whose stages have one member.
+  void lay_out(const Lane& lane) {
+    std::vector<Step>& steps = steps_.emplace_back();
+    const auto fixed = [](const Leg& leg) { return leg.jitters.empty() && leg.hops.empty(); };
+    const std::size_t stages = lane.plan->stages.size();
+    if (!std::all_of(lane.enter.begin(), lane.enter.end(), fixed) ||
+        !std::all_of(lane.back.begin(), lane.back.end(), fixed) ||
+        !std::all_of(lane.members.begin(), lane.members.end(),
+                     [&](const Consult& member) { return fixed(member.up) && fixed(member.down); }) ||
+        !std::all_of(lane.plan->stages.begin(), lane.plan->stages.end(),
+                     [](const Stage& stage) { return stage.count == 1; })) {
+      return;
+    }
+    for (std::size_t i = 0; i < lane.enter.size(); ++i) {
+      const std::size_t stage = i % stages;
+      const std::uint32_t first = lane.plan->stages[stage].first;
+      const Consult& member = lane.members[first];
+      steps.push_back({lane.enter[i].ns + member.up.ns, member.down.ns, lane.back[stage].ns,
+                       lane.enter[i].pico_usd + member.pico_usd + member.up.pico_usd + member.down.pico_usd,
+                       lane.plan->members[first].deployment});
+    }
+  }
+
+  /// `host` and the ways around it in one, where they are fixed and there is no deadline.
+  void step_on(std::uint32_t slot, std::int64_t at, bool tail) {
+    Flight& flight = flights_[slot];
+    const std::uint8_t stage = flight.stage;
+    const Step& step = flight.steps[flight.from * stages_of(flight) + stage];
+    flight.pico += step.pico;
+    ++flight.travelled;
+    visited(slot)[flight.consulted++] = stage;
+    flight.from = static_cast<std::uint8_t>(stage + 1);
+    flight.pending = 1;
+    part(slot, 0) = Part{};
+    next({at + step.there_ns, order_of(Happening::arrival, flight.request, step.place), {slot, 0, going_up, 0}}, tail);
+  }
+
+  /// A member has served a request.
+  void served(std::int64_t at, const Token& token, bool tail) {
+    Flight& flight = flights_[token.slot];
+    if (Faulty || flight.steps == nullptr || flight.troubled) return follow(at, token, tail);
+    const Part& part = parts_[token.slot * width_];
+    flight.queue += part.queue;
+    flight.service += part.service;
+    flight.travelled += 2;
+    at += flight.steps[flight.stage].down_ns;
+    if (flight.itinerary != nullptr) return decide(token.slot, at, tail);
+    next({at, order_of(Happening::decision, flight.request, 0), {token.slot, 0, 0, 0}}, tail);
   }
 
   const Leg& leg_of(const Flight& flight, const Token& token) const noexcept {
@@ -544,21 +672,17 @@ class Loop final : public Queues::Core {
   /// First come, first served: the request starts as soon as an instance is free, and no one who comes later matters.
   void arrive_hop(std::int64_t at, std::uint32_t place, Token token) {
     const Flight& flight = flights_[token.slot];
-    std::vector<std::int64_t>& free = places_[place].free;
-    const std::int64_t start = free.empty() ? at : std::max(at, free.front());
+    FreeTimes& free = places_[place].free;
+    const std::int64_t start = free.none() ? at : std::max(at, free.first());
     if (watched_) places_[place].starts.push(start);
     if (start > at && start >= flight.deadline) return fail(token, start, at, false, place, true);
     const std::int64_t service = draw_service(flight, token.member, place, 1);
     begin_service(place, token.slot, token.member, at, start, service);
     begin_batch(place, 1, service, flight.counted);
     const std::int64_t done = start + service;
-    if (!free.empty()) {
-      std::size_t i = 1;
-      for (; i < free.size() && free[i] < done; ++i) free[i - 1] = free[i];
-      free[i - 1] = done;
-    }
+    if (!free.none()) free.take(done);
     token.phase = coming_down;
-    follow(done, token, true);
+    served(done, token, true);
   }
 
   void arrive_listed(std::int64_t at, std::uint32_t place, Token token) {
@@ -622,7 +746,7 @@ class Loop final : public Queues::Core {
       const std::vector<Waiting> batch = std::move(batches_[token.slot]);
       batches_[token.slot].clear();
       idle_batches_.push_back(token.slot);
-      for (const Waiting& who : batch) follow(at, {who.slot, who.member, coming_down, 0}, batch.size() == 1);
+      for (const Waiting& who : batch) served(at, {who.slot, who.member, coming_down, 0}, batch.size() == 1);
       return;
     }
     while (p.waiting > 0 && p.busy < config_[place].instances) {
@@ -637,7 +761,7 @@ class Loop final : public Queues::Core {
         start_one(place, who, at);
       }
     }
-    follow(at, token, true);
+    served(at, token, true);
   }
 
   /// Form batches as Triton's dynamic batcher does (2.51; tests/live holds it against a real server). A station with a
@@ -858,6 +982,7 @@ class Loop final : public Queues::Core {
       flight.stopped = !feasible(flight, to, at);
       if (!flight.stopped) return enter(slot, to, at, tail);
     }
+    if (flight.steps != nullptr) return end(slot, at + flight.steps[flight.stage].back_ns, false);
     follow(at, {slot, 0, going_back, 0}, tail);
   }
 
@@ -899,8 +1024,30 @@ class Loop final : public Queues::Core {
     }
   }
 
+  /// A request whose end was decided ahead, but for its times.
+  void count(std::uint32_t slot, std::int64_t at) {
+    const Flight& flight = flights_[slot];
+    if (flight.counted) {
+      Door& door = doors_[flight.lane];
+      ++door.by_code[door.code[flight.sample]];
+      ++by_sample_[door.group][flight.sample];
+      last_end_ = std::max(last_end_, at);
+      queue_ += flight.queue;
+      service_ += flight.service;
+      latency_ += at - flight.arrival;
+      measure(at - flight.arrival);
+    }
+    ++ended_;
+    idle_.push_back(slot);
+  }
+
   void end(std::uint32_t slot, std::int64_t at, bool late) {
     Flight& flight = flights_[slot];
+    late = late || at > flight.deadline;
+    if constexpr (!Faulty) {
+      const bool foreseen = !late && !flight.troubled && !flight.stopped && !doors_.empty();
+      if (foreseen && !kept(flight.request)) return count(slot, at);
+    }
     const Lane& lane = lane_of(flight);
     const Evidence& evidence = *lane.evidence;
     Outcome out;
@@ -912,7 +1059,6 @@ class Loop final : public Queues::Core {
     } else if (flight.consulted > 0) {
       out.pico_usd += lane.back[out.settled].pico_usd;
     }
-    late = late || at > flight.deadline;
     std::int64_t ended = at;
     std::size_t counts = flight.consulted;
     if (late) {
@@ -1278,7 +1424,7 @@ class Loop final : public Queues::Core {
       ahead = p.waiting + p.formed_requests;
     } else {
       while (!p.starts.empty() && p.starts.front() <= at) p.starts.pop();
-      if (p.free.front() <= at) return 0.0F;
+      if (p.free.first() <= at) return 0.0F;
       ahead = p.starts.size();
     }
     const std::size_t batches = (ahead + station.max_batch) / station.max_batch;  // whole ones
