@@ -5,8 +5,8 @@ ran on. Each start of the router writes one *segment* of four Arrow IPC streams:
 by bit, and how long each took), ``steps`` (every call of the stepper with its arguments and what it decided),
 ``outcomes`` (one row per request) and ``audits`` (answers asked for beside the plan). Streams are appended to at least
 every second, so a router that is killed loses at most that; a reader takes every whole batch and stops at a torn end.
-The number of a request goes to ``begun-N.i64`` before anything is sent for it, so that a killed router leaves no doubt
-about what it may have sent.
+The byte of a request in ``begun-N.u8``, a file mapped into memory, is set before anything is sent for it, so that a
+killed router leaves no doubt about what it may have sent.
 
 Steps stand in the order of execution across requests, because a rule that learns has one state for all of them.
 """
@@ -14,6 +14,7 @@ Steps stand in the order of execution across requests, because a rule that learn
 from __future__ import annotations
 
 import json
+import mmap
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -32,7 +33,7 @@ __all__ = ["FLUSH_S", "Journal", "read_begun", "read_manifest", "read_table", "s
 
 FLUSH_S: Final = 0.5
 _VERSION: Final = 1
-_BEGUN: Final = "begun-{}.i64"
+_BEGUN: Final = "begun-{}.u8"
 STREAMS: Final = ("answers", "steps", "outcomes", "audits")
 
 
@@ -112,6 +113,8 @@ class Journal:
         The run.
     segment : int
         Number of this start of the router.
+    requests : int
+        Of the whole run.
 
     Attributes
     ----------
@@ -119,21 +122,23 @@ class Journal:
         Rows that wait to be flushed, in the order of the schema's columns; append to them.
     """
 
-    def __init__(self, folder: Path, segment: int) -> None:
+    def __init__(self, folder: Path, segment: int, requests: int) -> None:
         import pyarrow as pa
 
         self._schemas = _schemas()
         self._files: dict[str, Any] = {}
         self._writers: dict[str, Any] = {}
-        for name in STREAMS:
-            try:
-                file = (folder / f"{name}-{segment}.arrows").open("xb")
-            except OSError as error:
-                msg = f"{folder}: the journal cannot be written: {error.strerror}"
-                raise BadFileError(msg) from error
-            self._files[name] = file
-            self._writers[name] = pa.ipc.new_stream(file, self._schemas[name])
-        self._begun = (folder / _BEGUN.format(segment)).open("xb", buffering=0)
+        try:
+            for name in STREAMS:
+                self._files[name] = (folder / f"{name}-{segment}.arrows").open("xb")
+                self._writers[name] = pa.ipc.new_stream(self._files[name], self._schemas[name])
+            with (folder / _BEGUN.format(segment)).open("x+b") as begun:
+                begun.write(bytes(requests))  # a full disk is found out here, not when a byte is set
+                begun.flush()
+                self._begun = mmap.mmap(begun.fileno(), requests)
+        except OSError as error:
+            msg = f"{folder}: the journal cannot be written: {error.strerror}"
+            raise BadFileError(msg) from error
         self.answers: list[tuple[Any, ...]] = []
         self.steps: list[tuple[Any, ...]] = []
         self.outcomes: list[tuple[Any, ...]] = []
@@ -142,7 +147,7 @@ class Journal:
 
     def begin(self, row: int) -> None:
         """Put on record, at once, that a request is about to be sent."""
-        self._begun.write(row.to_bytes(8, "little"))
+        self._begun[row] = 1
 
     def flush(self) -> None:
         """Hand everything that waits to the operating system.
@@ -248,7 +253,7 @@ def read_begun(folder: Path, segment: int) -> NDArray[np.int64]:
     """
     path = folder / _BEGUN.format(segment)
     try:
-        return np.fromfile(path, "<i8")
+        return np.flatnonzero(np.fromfile(path, np.uint8))
     except OSError as error:
         msg = f"{path}: cannot be read as a journal of a live run: {error.strerror}"
         raise BadFileError(msg) from error

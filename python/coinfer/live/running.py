@@ -432,7 +432,7 @@ class _Session:
             del made
             if self.prepare is not None:
                 self.prepare()
-            journal = Journal(folder, segment)
+            journal = Journal(folder, segment, len(self.trace))
             work = Work(
                 self.trace.sample,
                 self.trace.ingress,
