@@ -33,8 +33,8 @@ _scores = _core.score.scores
 _ndarray = np.ndarray
 
 
-class Scores(dict[str, "NDArray[Any]"]):
-    """The results of `scores` by name.
+class Scores(dict[Any, "NDArray[Any]"]):
+    """The results of `scores` by kind: a name, or a rule.
 
     Attributes
     ----------
@@ -116,10 +116,10 @@ def _score_other(
 
 def scores(
     z: Any,
-    kinds: Sequence[str] = ("label", "max_prob", "margin", "entropy"),
+    kinds: Sequence[str | ScoreRule] = ("label", "max_prob", "margin", "entropy"),
     temperature: float = 1.0,
     input: str = "logits",
-    out: Mapping[str, NDArray[Any]] | None = None,
+    out: Mapping[Any, NDArray[Any]] | None = None,
     threads: int = 1,
 ) -> Scores:
     """Compute several scores and the label of every row in one pass.
@@ -128,8 +128,9 @@ def scores(
     ----------
     z : array of shape (N, C), float32 or float64
         As for `score`.
-    kinds : sequence of str
-        Any of `KINDS` and ``label``: the lowest index of the largest entry, -1 where a row holds no answer.
+    kinds : sequence of str or ScoreRule
+        Any of `KINDS` and ``label``: the lowest index of the largest entry, -1 where a row holds no answer. Also scores
+        of one's own (`coinfer.rule.score`), each of which takes a pass of its own.
     temperature, input, threads
         As for `score`.
     out : mapping from each of kinds to an array of shape (N,), optional
@@ -153,7 +154,24 @@ def scores(
     {'label': array([0], dtype=int32), 'max_prob': array([0.75], dtype=float32), 'margin': array([0.5], dtype=float32)}
     """
     found = Scores()
-    found.unanswered = _scores(z if type(z) is _ndarray else _table(z), kinds, temperature, input, out, threads, found)
+    z = z if type(z) is _ndarray else _table(z)
+    if isinstance(kinds, str) or not any(isinstance(kind, ScoreRule) for kind in kinds):
+        built: Any = kinds
+        found.unanswered = _scores(z, built, temperature, input, out, threads, found)
+        return found
+    if out is not None and set(out) != set(kinds):
+        msg = f"out must hold an array for each of kinds and nothing else: {', '.join(map(str, kinds))}"
+        raise BadValueError(msg)
+    named = [kind for kind in kinds if not isinstance(kind, ScoreRule)]
+    built_in = Scores()
+    # The label is asked for if nothing else is: somebody has to count the rows without an answer.
+    into = None if out is None or not named else {kind: out[kind] for kind in named}
+    found.unanswered = _scores(z, named or ["label"], temperature, input, into, threads, built_in)
+    for kind in kinds:
+        if isinstance(kind, ScoreRule):
+            found[kind] = kind.score(z, temperature, input, None if out is None else out[kind], threads)
+        else:
+            found[kind] = built_in[kind]
     return found
 
 

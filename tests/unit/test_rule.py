@@ -292,3 +292,20 @@ def test_numba_is_imported_by_the_first_rule_that_is_used_only():
         "ci.Forward(stop=sure)\nprint('numba' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout == "False\n"
+
+
+def test_scores_takes_rules_among_its_kinds():
+    z = np.random.default_rng(2).normal(size=(200, 5)).astype(np.float32)
+    z[3] = np.nan
+    found = ci.scores(z, kinds=["label", "margin", own.lead])
+    assert list(found) == ["label", "margin", own.lead]
+    np.testing.assert_array_equal(found[own.lead], ci.score(z, own.lead))
+    np.testing.assert_array_equal(found["margin"], ci.score(z, "margin"))
+    alone = ci.scores(z, kinds=[own.lead])
+    assert list(alone) == [own.lead]
+    assert alone.unanswered == found.unanswered == 1
+    out = {kind: np.empty(200, np.float32) for kind in ("margin", own.lead)}
+    assert ci.scores(z, kinds=["margin", own.lead], out=out)[own.lead] is out[own.lead]
+    np.testing.assert_array_equal(out["margin"], found["margin"])
+    with pytest.raises(ci.BadValueError, match="each of kinds"):
+        ci.scores(z, kinds=["margin", own.lead], out={"margin": out["margin"]})
