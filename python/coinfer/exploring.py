@@ -22,7 +22,17 @@ from coinfer.demo import halves
 from coinfer.errors import BadValueError, CoinferError, UnknownNameError, UnsupportedError, nearest
 from coinfer.replaying import Requests, Run
 from coinfer.results import Estimate
-from coinfer.strategy import Ensemble, ExpectedGain, Forward, Remote, Router, SelectionOracle, Strategy
+from coinfer.strategy import (
+    Agreement,
+    Ensemble,
+    ExpectedGain,
+    Forward,
+    Remote,
+    Router,
+    SelectionOracle,
+    Sequential,
+    Strategy,
+)
 from coinfer.strategy.base import Parameter
 from coinfer.strategy.forward import ANY
 from coinfer.trace import Trace
@@ -42,6 +52,8 @@ __all__ = ["COSTS", "Candidate", "Exploration", "catalogue", "explore"]
 COSTS: Final = ("price_usd", "latency_us_mean")
 ORACLE: Final = "SelectionOracle"
 _MODELS_SKIPPED_MAX = 6  # above it, trying every choice of tiers takes longer than it is worth
+_MODELS_ORDERED_MAX = 12  # so that orders are learned in seconds
+_GROUP_MAX = 5
 
 Progress = Callable[[str, int, int], object]
 
@@ -216,6 +228,15 @@ def catalogue(predictions: Predictions, network: Network) -> dict[str, Strategy]
     if len(deployed) > 1:
         fits = {"vote", "boost", *(("mean", "logpool", "stack") if vectors else ())}
         found |= {f"Ensemble({how})": Ensemble(how) for how in HOWS if how in fits}
+        cheapest = sorted(deployed, key=lambda m: min(d.price_usd for d in network.deployments if d.model == m))
+        for how in ("vote", "mean") if vectors else ("vote",):
+            found[f"Sequential({how}, decided)"] = Sequential(how, "decided", "price")
+            if len(deployed) <= _MODELS_ORDERED_MAX:
+                learned = Sequential(how, "qwyc", "learned", ms_per_usd=ms_per_usd)
+                found[f"Sequential({how}, qwyc)"] = learned
+        for size in range(2, min(len(deployed), _GROUP_MAX + 1)):
+            groups = (tuple(cheapest[:size]), *((model,) for model in cheapest[size:]))
+            found[f"Agreement({size} first)"] = Agreement(groups)
     return found
 
 

@@ -91,9 +91,10 @@ def test_what_is_shown_was_measured_on_the_other_half(found):
 def test_every_family_that_fits_is_tried(found):
     families = {c.family for c in found.candidates}
     assert {"only small", "Forward(confidence)", "ExpectedGain(margin)", "Ensemble(mean)", "Ensemble(vote)"} <= families
+    assert {"Sequential(mean, decided)", "Sequential(vote, qwyc)", "Agreement(2 first)"} <= families
     labels_only = ci.Predictions({m: ci.ModelOutput(label=ladder()[m].answers()) for m in ladder().models})
     families = exploring.catalogue(labels_only, chain())
-    assert "Ensemble(vote)" in families
+    assert {"Ensemble(vote)", "Sequential(vote, qwyc)", "Agreement(2 first)"} <= families.keys()
     assert not any(f.startswith(("Forward", "ExpectedGain", "Ensemble(mean)")) for f in families)
 
 
