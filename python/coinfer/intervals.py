@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from coinfer.replaying import Run
 
-__all__ = ["Paired", "PerSample", "intervals", "paired", "per_sample"]
+__all__ = ["Paired", "PerSample", "at_most", "intervals", "paired", "per_sample", "upper_bound"]
 
 _REPLICATES = 400
 _BATCHES = 20
@@ -172,3 +172,37 @@ def _exact(differing: NDArray[np.float64]) -> float:
 
 def _robust(mean: float, spread: float) -> float:
     return math.erfc(abs(mean) / spread / math.sqrt(2)) if spread > 0 else float(mean == 0)
+
+
+def at_most(events: Any, trials: Any, share: Any) -> Any:
+    """Give the probability that at most `events` of `trials` happen, if each does with probability `share`, exactly.
+
+    That is the p-value of "the probability is `share` or more"; `upper_bound` turns it round.
+    """
+    from scipy.special import bdtr
+
+    return bdtr(events, trials, np.clip(share, 0.0, 1.0))
+
+
+def upper_bound(events: Any, trials: Any, confidence: float) -> Any:
+    """Give the exact one-sided upper bound on a probability of which `events` were seen in `trials`.
+
+    The largest share of which `at_most` is 1 - confidence or more.
+
+    References
+    ----------
+    Clopper and Pearson, "The use of confidence or fiducial limits illustrated in the case of the binomial", Biometrika
+    1934.
+
+    Examples
+    --------
+    >>> high = float(upper_bound(0, 300, 0.95))  # the rule of three: about 3 / n
+    >>> round(high, 4), round(float(at_most(0, 300, high)), 4)
+    (0.0099, 0.05)
+    """
+    from scipy.special import bdtri
+
+    events, trials = np.asarray(events, np.int64), np.asarray(trials, np.int64)
+    seen = events < trials
+    high = bdtri(np.where(seen, events, 0), np.where(seen, trials, 1), 1 - confidence)
+    return np.where(seen, high, 1.0)

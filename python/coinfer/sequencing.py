@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from coinfer.intervals import upper_bound
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from coinfer.predictions import Predictions
 
-__all__ = ["CONFIDENCE", "Cells", "SequentialFit", "cells", "cuts", "greedy", "upper_bound"]
+__all__ = ["CONFIDENCE", "Cells", "SequentialFit", "cells", "cuts", "greedy"]
 
 Groups = tuple[tuple[str, ...], ...]
 
@@ -92,27 +94,6 @@ class SequentialFit:
             f"{self.samples:,} samples, at most {self.high:.3g} at {CONFIDENCE:.0%}: {kept}\n"
             f"order: {' > '.join('+'.join(group) for group in self.groups)}"
         )
-
-
-def upper_bound(events: Any, trials: Any, confidence: float = CONFIDENCE) -> Any:
-    """Give the exact one-sided upper bound on a probability of which `events` were seen in `trials`.
-
-    References
-    ----------
-    Clopper and Pearson, "The use of confidence or fiducial limits illustrated in the case of the binomial", Biometrika
-    1934.
-
-    Examples
-    --------
-    >>> round(float(upper_bound(0, 300)), 4)  # the rule of three: about 3 / n
-    0.0099
-    """
-    from scipy.stats import beta
-
-    events, trials = np.asarray(events, np.float64), np.asarray(trials, np.float64)
-    with np.errstate(invalid="ignore"):
-        high = beta.ppf(confidence, events + 1, np.maximum(trials - events, 0))
-    return np.where(events >= trials, 1.0, high)
 
 
 def contributions(predictions: Predictions, model: str, how: str, quiet: Sequence[int], rows: Any) -> NDArray[Any]:
@@ -306,7 +287,7 @@ def cells(
         cell = np.searchsorted(starts, open_lead, side="right") - 1
         samples = np.bincount(cell, minlength=len(starts))
         disagreed = np.bincount(cell, open_wrong, minlength=len(starts)).astype(np.int64)
-        high = upper_bound(disagreed, samples)
+        high = upper_bound(disagreed, samples, CONFIDENCE)
         known = Cells(
             (*starts.tolist(), float(sure[s])),
             (*samples.tolist(), int(np.count_nonzero(here & (lead[s] >= sure[s])))),

@@ -9,7 +9,7 @@ import pytest
 
 import coinfer as ci
 import reference_sequential as reference
-from coinfer import _specs, sequencing
+from coinfer import _specs, intervals, sequencing
 from coinfer._core import sequential as core
 from coinfer.compiling import Compiler
 from coinfer.strategy import Strategy
@@ -85,7 +85,7 @@ def test_the_posterior_is_what_random_voters_do():
 @pytest.mark.parametrize("trials", [1, 20, 300])
 def test_the_upper_bound_is_that_of_the_binomial(trials):
     for events in {0, 1, trials // 3, trials}:
-        assert float(sequencing.upper_bound(events, trials)) == pytest.approx(
+        assert float(intervals.upper_bound(events, trials, 0.95)) == pytest.approx(
             reference.upper_bound(events, trials), abs=1e-9
         )
 

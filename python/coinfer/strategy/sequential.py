@@ -12,7 +12,8 @@ import numpy as np
 from coinfer._checks import check_integer, check_list, check_number
 from coinfer.combiner import CombinerSpec, Lead, Posterior
 from coinfer.errors import BadValueError, UnknownNameError, UnsupportedError, nearest
-from coinfer.sequencing import Cells, Groups, SequentialFit, cells, contributions, cuts, greedy, upper_bound
+from coinfer.intervals import upper_bound
+from coinfer.sequencing import CONFIDENCE, Cells, Groups, SequentialFit, cells, contributions, cuts, greedy
 from coinfer.strategy.base import (
     Parameter,
     PlanSpec,
@@ -424,7 +425,7 @@ class Sequential(Strategy):
         label, at = compiled.evidence.label, compiled.decisions.route
         rows = np.arange(label.shape[1])
         disagreed = int(np.count_nonzero(label[at, rows] != label[-1]))
-        high = float(upper_bound(disagreed, len(rows)))
+        high = float(upper_bound(disagreed, len(rows), CONFIDENCE))
         sizes = np.cumsum([len(group) for group in fit.groups])
         certified = self.stop == "decided" or (self.delta is not None and high <= self.delta)
         if fit.thresholds and fit.thresholds == tuple(self._sure(fit.groups).tolist()):

@@ -23,6 +23,7 @@ import numpy as np
 
 from coinfer._core import sweep
 from coinfer.errors import BadValueError
+from coinfer.intervals import at_most
 from coinfer.tuning.constraint import Constraint, subject_of
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def p_value(
     if len(x) == 0:
         return 1.0, "none: no samples"
     if kind == "binary":
-        return _binomial(round(float(x.sum())), len(x), bound), "exact binomial"
+        return (0.0 if bound >= 1 else float(at_most(round(float(x.sum())), len(x), bound))), "exact binomial"
     if kind == "paired":
         if not -1 < bound < 1:
             return float(bound < 1), "betting"
@@ -99,23 +100,13 @@ def p_value(
     return _hoeffding_bentkus(float(scaled.mean()), len(x), (bound - low) / (most - low)), "Hoeffding-Bentkus"
 
 
-def _binomial(failures: int, n: int, bound: float) -> float:
-    from scipy.stats import binom
-
-    if bound >= 1:
-        return 0.0
-    return float(binom.cdf(failures, n, bound)) if bound > 0 else 1.0
-
-
 def _hoeffding_bentkus(mean: float, n: int, bound: float) -> float:
-    from scipy.stats import binom
-
     if bound >= 1:
         return 0.0
     if bound <= 0 or mean >= bound:
         return 1.0
     hoeffding = math.exp(-n * _divergence(mean, bound))
-    bentkus = math.e * float(binom.cdf(math.ceil(n * mean - 1e-9), n, bound))
+    bentkus = math.e * float(at_most(math.ceil(n * mean - 1e-9), n, bound))
     return min(1.0, hoeffding, bentkus)
 
 
