@@ -98,6 +98,23 @@ def _say(sentence: str) -> None:
 # Commands ---------------------------------------------------------------------------------------------------
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        import coinfer
+
+        _print_text(f"coinfer {coinfer.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _whole(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Cooperative inference over delivery networks: replay, tune and run strategies."""
+
+
 @app.command()
 def demo(
     requests: Annotated[

@@ -95,6 +95,10 @@ def test_no_arguments_show_the_help(run):
     assert "Usage: coinfer" in out
 
 
+def test_the_version_is_printed(run):
+    assert run("--version") == (0, f"coinfer {ci.__version__}\n", "")
+
+
 def test_info_says_what_runs_here(run):
     code, out, _ = run("info", "--json")
     found = json.loads(out)
@@ -102,7 +106,7 @@ def test_info_says_what_runs_here(run):
     assert found["coinfer"] == ci.__version__
     assert found["implementations"] == ci.cpu.implementations()
     assert found["threads"] >= 1
-    assert set(found["extras"]) == {"triton", "train"}
+    assert set(found["extras"]) == {"triton", "train", "flower"}
     assert "implementation" in run("info")[1]
 
 

@@ -12,7 +12,7 @@ from coinfer._checks import check_number
 from coinfer.combiner import HOWS, Answers, Learned
 from coinfer.errors import BadValueError, UnknownNameError, UnsupportedError, nearest
 from coinfer.rule import CombineRule, find
-from coinfer.strategy.base import Parameter, PlanSpec, StageSpec, Strategy, only_keys
+from coinfer.strategy.base import Parameter, PlanSpec, StageSpec, Strategy, nearest_deployment, only_keys
 
 if TYPE_CHECKING:
     from coinfer.network import Deployment, Network
@@ -172,7 +172,7 @@ class Ensemble(Strategy):
         return self.models or tuple(dict.fromkeys(d.model for d in network.deployments))
 
     def _asked(self, network: Network, ingress: str, names: tuple[str, ...]) -> tuple[Deployment, ...]:
-        members = tuple(self._nearest(network, ingress, model) for model in names)
+        members = tuple(nearest_deployment(network, ingress, model, self.name) for model in names)
         if len(members) > 255:
             msg = f"{self.name}: {len(members)} models would be asked, but a group holds at most 255; use models="
             raise UnsupportedError(msg)
@@ -181,14 +181,6 @@ class Ensemble(Strategy):
     def parameters(self) -> tuple[str, ...]:
         """Name what may be tuned: the weights."""
         return (Parameter("weights", "weights", self.models or self.weights or ()),)
-
-    def _nearest(self, network: Network, ingress: str, model: str) -> Deployment:
-        network.model(model)
-        there = [d for d in network.deployments if d.model == model and network.routes.reaches(ingress, d.node)]
-        if not there:
-            msg = f"{self.name}: model {model!r} stands nowhere that can be reached from {ingress!r}"
-            raise UnsupportedError(msg)
-        return min(there, key=lambda d: (network.routes.delay_ms(ingress, d.node), d.node))
 
     def to_dict(self) -> dict[str, Any]:
         """Give `kind` and parameters, as they stand in a strategy file."""

@@ -84,7 +84,7 @@ class Forward(Strategy):
         if self.thresholds is not None and self.threshold is not None:
             msg = "give thresholds (one per stage) or threshold (one for all stages), not both"
             raise BadValueError(msg)
-        if self.thresholds is not None and self.thresholds != EACH:
+        if self.thresholds is not None and not (isinstance(self.thresholds, str) and self.thresholds == EACH):
             if isinstance(self.thresholds, Mapping):
                 checked: tuple[float, ...] | dict[str, float] = {
                     str(model): _number(value, f"threshold of model {model!r}")
