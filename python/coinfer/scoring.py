@@ -155,15 +155,30 @@ def scores(
     """
     found = Scores()
     z = z if type(z) is _ndarray else _table(z)
-    if isinstance(kinds, str) or not any(isinstance(kind, ScoreRule) for kind in kinds):
-        built: Any = kinds
-        found.unanswered = _scores(z, built, temperature, input, out, threads, found)
+    built_in: Any = kinds
+    try:  # a small call has no time to look at every kind
+        found.unanswered = _scores(z, built_in, temperature, input, out, threads, found)
+    except UnknownNameError:
+        if isinstance(kinds, str) or not any(isinstance(kind, ScoreRule) for kind in kinds):
+            raise
+    else:
         return found
+    return _with_rules(z, kinds, temperature, input, out, threads)
+
+
+def _with_rules(
+    z: NDArray[Any],
+    kinds: Sequence[str | ScoreRule],
+    temperature: float,
+    input: str,
+    out: Mapping[Any, NDArray[Any]] | None,
+    threads: int,
+) -> Scores:
     if out is not None and set(out) != set(kinds):
         msg = f"out must hold an array for each of kinds and nothing else: {', '.join(map(str, kinds))}"
         raise BadValueError(msg)
     named = [kind for kind in kinds if not isinstance(kind, ScoreRule)]
-    built_in = Scores()
+    found, built_in = Scores(), Scores()
     # The label is asked for if nothing else is: somebody has to count the rows without an answer.
     into = None if out is None or not named else {kind: out[kind] for kind in named}
     found.unanswered = _scores(z, named or ["label"], temperature, input, into, threads, built_in)
