@@ -17,7 +17,6 @@ namespace {
 
 constexpr double bits_per_nat = 1.4426950408889634;  // log2(e): softmax is worked out in powers of two
 constexpr double most = 1e30;                        // no coefficient is larger, so that sums stay finite in float32
-constexpr std::size_t lanes = 16;
 constexpr std::size_t rows_at_once = 256;
 
 stacking::Kernel* apply() {
@@ -30,14 +29,8 @@ stacking::Kernel* apply() {
   }
 }
 
-stacking::Check* probabilities() {
-  switch (implementation()) {
-#if defined(__x86_64__)
-    case Isa::avx512: return stacking::probabilities_avx512;
-    case Isa::avx2: return stacking::probabilities_avx2;
-#endif
-    default: return stacking::probabilities_baseline;
-  }
+std::unique_ptr<double[]> widened(std::size_t members, std::size_t classes) {
+  return std::make_unique_for_overwrite<double[]>(members * stacking::rows_together * classes);
 }
 
 void check_numbers(const std::vector<double>& values, std::size_t count, const char* what) {
@@ -120,8 +113,8 @@ void Stack::results(const float* state, std::size_t rows, const Combined& out) c
   }
   std::vector<double> sums(rows * pitch_), total(rows);
   std::vector<float> features(members_ * std::min(rows, rows_at_once) * classes);
+  const auto scratch = widened(members_, classes);
   std::array<const float*, most_members> data{};
-  std::array<std::ptrdiff_t, most_members> stride{};
   for (std::size_t first = 0; first < rows;) {
     std::size_t last = first + 1;
     while (last < rows && last - first < rows_at_once && there[last] == there[first]) ++last;
@@ -130,15 +123,14 @@ void Stack::results(const float* state, std::size_t rows, const Combined& out) c
       for (std::size_t m = 0; m < members_; ++m) {
         float* to = features.data() + m * count * classes;
         data[m] = to;
-        stride[m] = static_cast<std::ptrdiff_t>(classes);
         const double least = said[m].total[first] > 0.0 ? floor_ : 0.0;  // who is not there has zeros
         for (std::size_t row = first; row < last; ++row) {
           for (const double from : features_of[m][row]) *to++ = static_cast<float>(std::max(from, least));
         }
       }
       std::fill_n(total.data() + first, count, 1.0);
-      apply()({data.data(), stride.data(), members_, count, classes, pitch_, found->second.coefficient.data(),
-               found->second.intercept.data(), sums.data() + first * pitch_});
+      apply()({data.data(), members_, count, classes, pitch_, found->second.coefficient.data(),
+               found->second.intercept.data(), sums.data() + first * pitch_, scratch.get()});
     }
     first = last;
   }
@@ -151,14 +143,14 @@ bool Stack::at_once(std::span<const Member> members, std::span<const Outputs> ou
   const auto all = fitted_.find(~std::uint64_t{0} >> (64 - members_));
   if (pool_.how() != How::mean || members.size() != members_ || all == fitted_.end()) return false;
   std::array<const float*, most_members> data{};
-  std::array<std::ptrdiff_t, most_members> stride{};
   for (std::size_t m = 0; m < members_; ++m) {
     const Outputs& said = outputs[m];
     if (members[m].place != m || !plain(members[m], said, classes)) return false;
-    stride[m] = said.row_stride;
-    if (stride[m] != static_cast<std::ptrdiff_t>(classes)) return false;
+    if (said.row_stride != static_cast<std::ptrdiff_t>(classes)) return false;
   }
-  const std::size_t block = std::max(lanes, (std::size_t{1} << 14) / pitch_ / lanes * lanes);
+  constexpr std::size_t lanes = stacking::rows_together;
+  const std::size_t block = std::max(lanes, (std::size_t{1} << 13) / pitch_ / lanes * lanes);
+  const auto scratch = widened(members_, classes);
   std::vector<double> sums(std::min(block, rows) * pitch_);
   std::vector<double> total(std::min(block, rows), 1.0);
   std::vector<Label> otherwise(std::min(block, rows), no_answer);
@@ -167,18 +159,15 @@ bool Stack::at_once(std::span<const Member> members, std::span<const Outputs> ou
     const std::size_t count = std::min(block, rows - row);
     const auto at = [row](auto* p, std::size_t width = 1) { return p == nullptr ? p : p + row * width; };
     const Combined here{at(out.label), at(out.max_prob), at(out.margin), at(out.probs, classes)};
-    bool whole = true;
     for (std::size_t m = 0; m < members_; ++m) {
       parts[m] = outputs[m].slice(row, count);
       data[m] = parts[m].vector;
-      whole = whole && probabilities()(data[m], count * classes);
     }
-    if (!whole) {
+    if (!apply()({data.data(), members_, count, classes, pitch_, all->second.coefficient.data(),
+                  all->second.intercept.data(), sums.data(), scratch.get()})) {
       one_by_one(*this, members, parts, here, at(answered));
       continue;
     }
-    apply()({data.data(), stride.data(), members_, count, classes, pitch_, all->second.coefficient.data(),
-             all->second.intercept.data(), sums.data()});
     finish(sums.data(), total.data(), otherwise.data(), count, classes, true, here);
     if (answered != nullptr) std::fill_n(answered + row, count, static_cast<std::uint8_t>(members_));
   }

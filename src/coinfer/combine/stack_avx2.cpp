@@ -5,10 +5,7 @@
 
 namespace coinfer::stacking {
 
-void apply_avx2(const Apply& task) noexcept { Stacking<WideAvx2>::apply(task); }
-bool probabilities_avx2(const float* data, std::size_t count) noexcept {
-  return Stacking<WideAvx2>::probabilities(data, count);
-}
+bool apply_avx2(const Apply& task) noexcept { return Stacking<WideAvx2>::apply(task); }
 
 }  // namespace coinfer::stacking
 #endif

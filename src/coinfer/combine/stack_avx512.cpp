@@ -5,10 +5,7 @@
 
 namespace coinfer::stacking {
 
-void apply_avx512(const Apply& task) noexcept { Stacking<WideAvx512>::apply(task); }
-bool probabilities_avx512(const float* data, std::size_t count) noexcept {
-  return Stacking<WideAvx512>::probabilities(data, count);
-}
+bool apply_avx512(const Apply& task) noexcept { return Stacking<WideAvx512>::apply(task); }
 
 }  // namespace coinfer::stacking
 #endif

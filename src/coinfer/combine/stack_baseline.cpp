@@ -4,9 +4,6 @@
 
 namespace coinfer::stacking {
 
-void apply_baseline(const Apply& task) noexcept { Stacking<WideBaseline>::apply(task); }
-bool probabilities_baseline(const float* data, std::size_t count) noexcept {
-  return Stacking<WideBaseline>::probabilities(data, count);
-}
+bool apply_baseline(const Apply& task) noexcept { return Stacking<WideBaseline>::apply(task); }
 
 }  // namespace coinfer::stacking

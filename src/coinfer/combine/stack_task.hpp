@@ -6,11 +6,13 @@
 
 namespace coinfer::stacking {
 
+/// How many rows share every load of a coefficient from the second-level cache.
+inline constexpr std::size_t rows_together = 16;
+
 /// sums[row] = intercept + sum of features x coefficient, for rows that the same members answered. Features are
-/// float32, `classes` per member; coefficients are [member][class][pitch] and sums [row][pitch] doubles.
+/// float32, [row][class] per member; coefficients are [member][class][pitch] and sums [row][pitch] doubles.
 struct Apply {
   const float* const* data;  // per member
-  const std::ptrdiff_t* stride;
   std::size_t members;
   std::size_t rows;
   std::size_t classes;
@@ -18,12 +20,11 @@ struct Apply {
   const double* coefficient;
   const double* intercept;
   double* sums;
+  double* scratch;  // members x rows_together x classes
 };
 
-/// Whether every one of `count` floats is a probability: finite and not negative.
-using Check = bool(const float* data, std::size_t count) noexcept;
-using Kernel = void(const Apply&) noexcept;
+/// Returns whether all features were probabilities: finite and not negative.
+using Kernel = bool(const Apply&) noexcept;
 Kernel apply_baseline, apply_avx2, apply_avx512;
-Check probabilities_baseline, probabilities_avx2, probabilities_avx512;
 
 }  // namespace coinfer::stacking

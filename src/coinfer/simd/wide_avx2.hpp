@@ -42,6 +42,13 @@ struct WideAvx2 : Avx2 {
             _mm256_fmadd_pd(x.d, y.d, z.d)};
   }
 
+  using Part = __m256d;
+  static constexpr std::ptrdiff_t part_lanes = 4;
+  static COINFER_INLINE Part fill_part(double x) { return _mm256_set1_pd(x); }
+  static COINFER_INLINE Part load_part(const double* p) { return _mm256_loadu_pd(p); }
+  static COINFER_INLINE void store_part(double* p, Part x) { _mm256_storeu_pd(p, x); }
+  static COINFER_INLINE Part multiply_add(Part x, Part y, Part z) { return _mm256_fmadd_pd(x, y, z); }
+
  private:
   static COINFER_INLINE __m256d even(__m256 x) {
     return _mm256_castsi256_pd(_mm256_mul_epu32(_mm256_castps_si256(x), _mm256_set1_epi64x(1 << 29)));

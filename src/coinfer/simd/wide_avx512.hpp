@@ -41,6 +41,13 @@ struct WideAvx512 : Avx512 {
   static COINFER_INLINE Double multiply_add(Double x, Double y, Double z) {
     return {_mm512_fmadd_pd(x.lo, y.lo, z.lo), _mm512_fmadd_pd(x.hi, y.hi, z.hi)};
   }
+
+  using Part = __m512d;
+  static constexpr std::ptrdiff_t part_lanes = 8;
+  static COINFER_INLINE Part fill_part(double x) { return _mm512_set1_pd(x); }
+  static COINFER_INLINE Part load_part(const double* p) { return _mm512_loadu_pd(p); }
+  static COINFER_INLINE void store_part(double* p, Part x) { _mm512_storeu_pd(p, x); }
+  static COINFER_INLINE Part multiply_add(Part x, Part y, Part z) { return _mm512_fmadd_pd(x, y, z); }
 };
 
 }  // namespace

@@ -45,6 +45,21 @@ struct WideBaseline : Baseline {
   static COINFER_INLINE Double multiply_add(const Double& a, const Double& b, const Double& c) {
     return each([&](int i) { return __builtin_fma(a.v[i], b.v[i], c.v[i]); });
   }
+
+  /// One register of doubles, for kernels that need fewer than sixteen lanes.
+  struct Part {
+    double v[2];
+  };
+  static constexpr std::ptrdiff_t part_lanes = 2;
+  static COINFER_INLINE Part fill_part(double x) { return {{x, x}}; }
+  static COINFER_INLINE Part load_part(const double* p) { return {{p[0], p[1]}}; }
+  static COINFER_INLINE void store_part(double* p, const Part& a) {
+    p[0] = a.v[0];
+    p[1] = a.v[1];
+  }
+  static COINFER_INLINE Part multiply_add(const Part& a, const Part& b, const Part& c) {
+    return {{__builtin_fma(a.v[0], b.v[0], c.v[0]), __builtin_fma(a.v[1], b.v[1], c.v[1])}};
+  }
 };
 
 }  // namespace
