@@ -23,6 +23,6 @@ def test_combine_ten_models(benchmark, request, inputs, contestant):
     benchmark.group = f"{group}, 10 models, 10 classes"
     if contestant == "vote/DESlib" and not request.config.getoption("benchmark_disable"):
         pytest.skip("takes minutes: see table_combine.py")
-    slow = not contestant.endswith("coinfer")
+    slow = "coinfer" not in contestant
     label = benchmark.pedantic(prepared(contestant, inputs), rounds=1 if slow else 5, warmup_rounds=0 if slow else 1)
     np.testing.assert_array_equal(label, prepared(f"{group}/coinfer", inputs)())
