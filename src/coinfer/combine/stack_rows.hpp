@@ -15,6 +15,7 @@ struct Stacking {
   using Float = typename L::Float;
   using Part = typename L::Part;
   static constexpr std::ptrdiff_t lanes = 16, part = L::part_lanes;
+  static constexpr std::ptrdiff_t ahead = 640;  // floats to prefetch ahead
 
   /// Widen `count` floats; what is written is a multiple of the lanes.
   static COINFER_INLINE void widen(const float* from, std::ptrdiff_t count, double* to, typename L::Mask& bad) {
@@ -24,7 +25,10 @@ struct Stacking {
       return L::widen(x);
     };
     std::ptrdiff_t i = 0;
-    for (; i + lanes <= count; i += lanes) L::store_double(to + i, next(L::load(from + i)));
+    for (; i + lanes <= count; i += lanes) {
+      __builtin_prefetch(from + i + ahead);
+      L::store_double(to + i, next(L::load(from + i)));
+    }
     if (i < count) L::store_double(to + i, next(L::load_first(from + i, static_cast<unsigned>(count - i), 0.0F)));
   }
 
