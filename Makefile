@@ -50,7 +50,11 @@ demo: install ## build and install into .venv, then run `coinfer demo`
 
 install: $(STAMPS)/package ## build and install into .venv
 
-test: test-cpp asan test-docs test-bench test-python ## all of the next five; `make -k test` goes on after one that fails
+test: $(STAMPS)/build $(STAMPS)/run $(STAMPS)/test ## all of the next five, whichever fails; the Python tests last and alone, as some measure time
+	@status=0; \
+	$(MAKE) -k -j 2 -O line test-cpp asan test-docs test-bench || status=$$?; \
+	$(MAKE) test-python || status=$$?; \
+	exit $$status
 
 test-cpp: $(STAMPS)/build ## C++ tests, release build
 	$(call preset,release)
