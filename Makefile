@@ -7,8 +7,11 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.NOTPARALLEL:
 .SUFFIXES:
+# One step after the other, whatever -j says: steps share .venv. `make test` lifts this where nothing is installed.
+ifndef TOGETHER
+.NOTPARALLEL:
+endif
 
 # The first interpreter that is recent enough; name another one with `make demo PYTHON=/path/to/python3.12`.
 ifndef PYTHON
@@ -19,7 +22,9 @@ endif
 
 VENV := .venv
 STAMPS := $(VENV)/stamps
+BUILD := build/release
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
+NINJA := $(RUN) MAKEFLAGS= # whose jobserver ninja would ask for, in vain
 PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check
 PYTEST := $(VENV)/bin/python -m pytest
 JOBS := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
@@ -50,14 +55,16 @@ demo: install ## build and install into .venv, then run `coinfer demo`
 
 install: $(STAMPS)/package ## build and install into .venv
 
-test: $(STAMPS)/build $(STAMPS)/run $(STAMPS)/test ## all of the next five, whichever fails; the Python tests last and alone, as some measure time
+test: $(STAMPS)/package $(STAMPS)/test ## all of the next five, whichever fails; the Python tests last and alone, as some measure time
 	@status=0; \
-	$(MAKE) -k -j 2 -O line test-cpp asan test-docs test-bench || status=$$?; \
+	$(MAKE) -k -j 2 --output-sync TOGETHER=yes test-cpp asan test-docs test-bench || status=$$?; \
 	$(MAKE) test-python || status=$$?; \
 	exit $$status
 
-test-cpp: $(STAMPS)/build ## C++ tests, release build
-	$(call preset,release)
+test-cpp: $(STAMPS)/package ## C++ tests, release build: the engine is the one that the package holds
+	$(SAY) 'C++ tests, release build'
+	@$(NINJA) cmake --build $(BUILD) -- --quiet
+	@$(RUN) ctest --test-dir $(BUILD) --output-on-failure --no-tests=error --parallel 2
 
 asan: $(STAMPS)/build ## C++ tests under the address and undefined-behaviour sanitizers
 	$(call preset,asan)
@@ -72,9 +79,11 @@ test-bench: ## benchmarks as checks of their results, on small inputs
 	$(SAY) 'Benchmarks as checks'
 	@$(PYTEST) bench --benchmark-disable
 
-test-python: ## Python tests
+test-python: ## Python tests: two files at a time, then those that measure time
 	$(SAY) 'Python tests'
-	@$(PYTEST) tests
+	@$(PYTEST) tests -m 'not live and not timed' --numprocesses 2 --dist loadfile
+	$(SAY) 'Python tests that measure time, and those against real Triton servers'
+	@$(PYTEST) tests -m 'live or timed'
 
 tsan: $(STAMPS)/build ## C++ tests under the thread sanitizer
 	$(call preset,tsan,$(STILL))
@@ -85,7 +94,7 @@ STILL = $(shell setarch -R true 2>/dev/null && echo setarch -R)
 define preset
 	$(SAY) 'C++ tests, preset $(1)'
 	@$(RUN) cmake --preset $(1) >/dev/null
-	@$(RUN) cmake --build --preset $(1) -- --quiet
+	@$(NINJA) cmake --build --preset $(1) -- --quiet
 	@$(RUN) $(2) ctest --preset $(1)
 endef
 
@@ -189,5 +198,7 @@ $(STAMPS)/build $(STAMPS)/run $(STAMPS)/test $(STAMPS)/lint: $(STAMPS)/%: $(STAM
 
 $(STAMPS)/package: $(STAMPS)/build $(STAMPS)/run $(PACKAGE_SOURCES)
 	$(SAY) 'Build and install coinfer (about a minute the first time)'
-	@$(RUN) CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(PIP) install --no-deps --no-build-isolation --force-reinstall .
+	@$(NINJA) CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(PIP) install --no-deps --no-build-isolation --force-reinstall . \
+		--config-settings=build-dir=$(BUILD) --config-settings=cmake.define.COINFER_TESTS=ON \
+		--config-settings=cmake.define.COINFER_WERROR=$(if $(CI),ON,OFF)
 	@touch $@

@@ -412,6 +412,7 @@ def test_clients_that_cannot_train_are_refused(few):
         train.Settings(method="fedsgd")
 
 
+@pytest.mark.timed
 def test_training_takes_seconds_not_minutes(few):
     model, x, y, _, clients = few
     start = time.perf_counter()

@@ -267,6 +267,7 @@ def test_any_network_survives_its_file(network: Network) -> None:
         assert [p.name for p in Path(folder).iterdir()] == ["network.toml"]
 
 
+@pytest.mark.timed
 def test_a_large_network_is_written_and_read_in_seconds(tmp_path: Path) -> None:
     nodes = [Node(f"n{i}", int(i > 0)) for i in range(500)]
     links = [Link((f"n{i // 2}", f"n{i}"), delay_ms=i / 7) for i in range(1, 500)]

@@ -90,6 +90,7 @@ def best(seconds_of_one_run, seconds_max, tries=12):
     return min(seconds)
 
 
+@pytest.mark.timed
 def test_import_is_quick():
     code = "import time; start = time.perf_counter(); import coinfer; print(time.perf_counter() - start)"
 
@@ -99,6 +100,7 @@ def test_import_is_quick():
     assert best(seconds_of_import, IMPORT_SECONDS_MAX) < IMPORT_SECONDS_MAX
 
 
+@pytest.mark.timed
 def test_help_is_quick():
     script = Path(sys.executable).with_name("coinfer")
 

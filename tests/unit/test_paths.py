@@ -117,6 +117,7 @@ def test_an_ingress_without_a_reachable_deployment_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("links_per_node", [2, 249])
+@pytest.mark.timed
 def test_all_paths_of_500_nodes_are_found_quickly(links_per_node: int) -> None:
     count, random = 500, np.random.default_rng(0)
     nodes = [Node(f"n{i}", 0 if i < 400 else 1 if i < 490 else 2) for i in range(count)]

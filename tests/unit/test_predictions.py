@@ -383,6 +383,7 @@ def test_any_table_survives_any_format(tmp_path_factory: pytest.TempPathFactory,
     assert_same(Predictions.open(path), predictions)
 
 
+@pytest.mark.timed
 def test_an_arrow_file_is_mapped_not_read(tmp_path: Path) -> None:
     predictions = Predictions({"m": ModelOutput(logits=logits(200_000, 100))})
     predictions.save(tmp_path / "p.arrow")

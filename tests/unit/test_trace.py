@@ -187,6 +187,7 @@ def test_batches_of_any_size_are_the_same_trace(rows: int) -> None:
         np.testing.assert_array_equal(np.concatenate([getattr(b, column) for b in batches]), getattr(whole, column))
 
 
+@pytest.mark.timed
 def test_ten_million_requests_in_seconds() -> None:
     start = time.perf_counter()
     trace = Trace.poisson(NETWORK, rate_rps=500, requests=10_000_000, samples=1_000_000)
