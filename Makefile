@@ -22,7 +22,7 @@ endif
 
 VENV := .venv
 STAMPS := $(VENV)/stamps
-BUILD := build/release
+BUILD := build/package
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 NINJA := $(RUN) MAKEFLAGS= # whose jobserver ninja would ask for, in vain
 PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check

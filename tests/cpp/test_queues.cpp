@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <memory>
 #include <random>
 #include <vector>
@@ -22,6 +23,8 @@ struct World {
   std::vector<std::int64_t> arrival_ns;
   std::vector<std::int32_t> lane;
   std::vector<std::int32_t> sample;
+  std::vector<std::int64_t> deadline_ns;  // may be empty
+  std::int64_t gossip_ns = 0;
 };
 
 /// A random tree of up to four tiers: lanes climb it by different ways that meet. Times of a few hundred ns, arrivals
@@ -94,11 +97,13 @@ struct Found {
   Tally tally;
 };
 
-Found replayed(const World& w, QueueEngine engine, std::size_t part) {
+Found replayed(const World& w, QueueEngine engine, std::size_t part, bool rows_too = true) {
   QueueOptions options;
   options.engine = engine;
   options.exact = false;
-  options.rows = true;
+  options.rows = rows_too;
+  options.warmup_ns = rows_too ? 0 : 1000;
+  options.gossip_ns = w.gossip_ns;
   Queues queues(w.lanes, w.truth, 3, 5, w.stations, 0, w.outputs, options);
   Found found;
   const auto take = [&] {
@@ -107,7 +112,9 @@ Found replayed(const World& w, QueueEngine engine, std::size_t part) {
   for (std::size_t first = 0; first < w.lane.size(); first += part) {
     const std::size_t rows = std::min(part, w.lane.size() - first);
     const auto cut = [&](const auto& values) { return std::span(values).subspan(first, rows); };
-    queues.push({first, cut(w.lane), cut(w.sample), {}, cut(w.arrival_ns), {}});
+    const std::span<const std::int64_t> deadlines =
+        w.deadline_ns.empty() ? std::span<const std::int64_t>{} : cut(w.deadline_ns);
+    queues.push({first, cut(w.lane), cut(w.sample), deadlines, cut(w.arrival_ns), {}});
     take();
   }
   queues.finish();
@@ -133,12 +140,52 @@ void check_same(const Found& a, const Found& b) {
   for (std::size_t d = 0; d < a.stations.size(); ++d) {
     CHECK_EQ(a.stations[d].served, b.stations[d].served);
     CHECK(a.stations[d].busy_ns == b.stations[d].busy_ns);
+    CHECK_EQ(a.stations[d].dropped, b.stations[d].dropped);
     CHECK(a.stations[d].wait_ns == b.stations[d].wait_ns);
     CHECK_EQ(a.stations[d].wait_ns_max, b.stations[d].wait_ns_max);
   }
   CHECK(a.tally.status == b.tally.status);
   CHECK(a.tally.latency_ns == b.tally.latency_ns);
+  CHECK(a.tally.network_ns == b.tally.network_ns);
+  CHECK(a.tally.queue_ns == b.tally.queue_ns);
+  CHECK(a.tally.service_ns == b.tally.service_ns);
+  CHECK(a.tally.pico_usd == b.tally.pico_usd);
   CHECK(a.tally.latencies == b.tally.latencies);
+  CHECK_EQ(a.tally.requests, b.tally.requests);
+  CHECK_EQ(a.tally.consulted, b.tally.consulted);
+  CHECK_EQ(a.tally.correct, b.tally.correct);
+  CHECK_EQ(a.tally.in_time, b.tally.in_time);
+  CHECK_EQ(a.tally.truths, b.tally.truths);
+  CHECK(a.tally.lane_requests == b.tally.lane_requests);
+  CHECK(a.tally.lane_labelled == b.tally.lane_labelled);
+  CHECK(a.tally.lane_correct == b.tally.lane_correct);
+  CHECK(a.tally.settled == b.tally.settled);
+  CHECK(a.tally.answered == b.tally.answered);
+  CHECK(a.tally.sample_weight == b.tally.sample_weight);
+  CHECK(a.tally.class_labelled == b.tally.class_labelled);
+  CHECK(a.tally.class_correct == b.tally.class_correct);
+}
+
+/// Requests in a hurry, and decisions that look at queues, at once or as they stood a while ago.
+void trouble(World& w, std::uint32_t seed) {
+  std::mt19937 random(seed);
+  if (seed % 3 != 0) {
+    for (std::size_t i = 0; i < w.lane.size(); ++i) {
+      w.deadline_ns.push_back(random() % 4 == 0 ? INT64_MAX : 100 * static_cast<std::int64_t>(random() % 60));
+    }
+  }
+  if (seed % 2 == 0) w.gossip_ns = 700;
+  for (std::size_t d = 0; d < w.stations.size(); ++d) w.stations[d].mean_ns = 400.0;
+  for (Lane& lane : w.lanes) {
+    if (random() % 4 == 0) continue;
+    auto plan = std::make_shared<Plan>(*lane.plan);
+    for (Stage& stage : plan->stages) stage.per_us = 0.4F;
+    lane.plan = plan;
+    lane.decisions = nullptr;
+    if (random() % 2 == 0) {
+      for (std::size_t i = 0; i < lane.enter.size(); ++i) lane.least.push_back(100 * static_cast<std::int64_t>(i));
+    }
+  }
 }
 
 }  // namespace
@@ -157,6 +204,33 @@ TEST("on random networks all three engines give every request the same times, ho
                                                      [](const Ended& row) { return row.outcome.queue_ns > 0; }));
   }
   CHECK(waited > 20000);
+}
+
+TEST("sums are the same where no rows are kept") {
+  for (std::uint32_t seed = 1; seed <= 60; ++seed) {
+    const World w = world(seed, 600);
+    const Found events = replayed(w, QueueEngine::events, 77, false);
+    check_same(replayed(w, QueueEngine::feed_forward, 1 + seed % 97, false), events);
+    check_same(replayed(w, QueueEngine::hops, 1 + seed % 89, false), events);
+  }
+}
+
+TEST("hops and events agree on deadlines and on decisions that look at queues") {
+  std::array<std::uint64_t, status_count> seen{};
+  std::uint64_t dropped = 0;
+  for (std::uint32_t seed = 1; seed <= 150; ++seed) {
+    World w = world(seed, 600);
+    trouble(w, seed);
+    for (const bool rows : {true, false}) {
+      const Found events = replayed(w, QueueEngine::events, 600, rows);
+      check_same(replayed(w, QueueEngine::hops, 1 + seed % 89, rows), events);
+      for (std::size_t i = 0; i < status_count; ++i) seen[i] += events.tally.status[i];
+      for (const Load& load : events.stations) dropped += load.dropped;
+    }
+  }
+  CHECK(seen[static_cast<std::size_t>(Status::degraded)] > 1000);
+  CHECK(seen[static_cast<std::size_t>(Status::expired)] > 1000);
+  CHECK(dropped > 1000);
 }
 
 TEST("what an engine cannot do is refused") {

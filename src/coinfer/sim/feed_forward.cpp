@@ -153,14 +153,14 @@ struct alignas(128) Way {
   std::uint32_t visit = 0;
   const Leg* enter = nullptr;  // where it is random; so too:
   const Leg* up = nullptr;
-  std::array<std::uint64_t, Replay::codes_per_route> count{};
+  std::array<std::uint64_t, Replay::codes_per_course> count{};
 };
 
 /// What a lane's requests need when they enter. A sample's code tells the way and all that no queue can change; above
 /// it they are counted.
 struct Door {
   std::uint64_t* seen = nullptr;  // [sample]
-  Way* ways = nullptr;            // [route]
+  Way* ways = nullptr;            // [course]
 };
 
 constexpr int code_bits = 16;
@@ -241,14 +241,16 @@ class FeedForward final : public Queues::Core {
       desks_[d].instances = config_[d].instances;
       desks_[d].plain = !options.rows && options.warmup_ns <= 0;
     }
-    for (const Lane& lane : lanes_) routes_ = std::max(routes_, lane.decisions->itineraries.size());
-    ways_.resize(lanes_.size() * routes_);
+    for (std::size_t lane = 0; lane < lanes_.size(); ++lane) {
+      courses_ = std::max(courses_, replay_.routes(lane).size());
+    }
+    ways_.resize(lanes_.size() * courses_);
     for (std::uint32_t lane = 0; lane < lanes_.size(); ++lane) lay_out(lane);
     if (visits_.size() >> visit_bits != 0) throw std::invalid_argument("at most 2^24 visits of stations by routes");
     for (std::size_t lane = 0; lane < lanes_.size(); ++lane) {
       std::vector<std::uint64_t>& seen = seen_[replay_.group_of(lane)];
       seen.assign(replay_.codes(lane).begin(), replay_.codes(lane).end());
-      doors_.push_back({seen.data(), &ways_[lane * routes_]});
+      doors_.push_back({seen.data(), &ways_[lane * courses_]});
     }
     condense_feeds();
     open_desks();
@@ -296,8 +298,8 @@ class FeedForward final : public Queues::Core {
   Replay replay_;
   std::vector<std::uint32_t> order_;
   std::vector<Visit> visits_;
-  std::vector<Way> ways_;  // [lane][route]
-  std::size_t routes_ = 0;
+  std::vector<Way> ways_;  // [lane][course]
+  std::size_t courses_ = 0;
   std::vector<Door> doors_;   // [lane]
   std::vector<Feed> feeds_;   // by source, in `order_`, after those of the trace
   std::vector<Items> inbox_;  // [station], and home
@@ -316,16 +318,17 @@ class FeedForward final : public Queues::Core {
   Items rest_;
   std::vector<std::uint32_t> starts_;
 
-  /// The visits of each route of a lane, with all that is fixed about the ways between them added up.
+  /// The visits of each course of a lane, with all that is fixed about the ways between them added up.
   void lay_out(std::uint32_t at) {
     const Lane& lane = lanes_[at];
     const std::size_t stages = lane.plan->stages.size();
     const auto member = [&](std::uint8_t stage) { return lane.plan->stages[stage].first; };
     const auto place = [&](std::uint8_t stage) { return lane.plan->members[member(stage)].deployment; };
     const auto random = [](const Leg* leg) { return leg != nullptr && !leg->jitters.empty(); };
-    for (std::size_t route = 0; route < lane.decisions->itineraries.size(); ++route) {
-      const Itinerary& itinerary = lane.decisions->itineraries[route];
-      Way& way = ways_[at * routes_ + route];
+    const std::span<const std::uint8_t> routes = replay_.routes(at);
+    for (std::size_t course = 0; course < routes.size(); ++course) {
+      const Itinerary& itinerary = lane.decisions->itineraries[routes[course]];
+      Way& way = ways_[at * courses_ + course];
       way.visit = static_cast<std::uint32_t>(visits_.size());
       way.desk = &desks_[place(itinerary.front())];
       way.enter = &lane.enter[itinerary.front()];
@@ -404,7 +407,7 @@ class FeedForward final : public Queues::Core {
     for (std::size_t lane = 0; lane < lanes_.size(); ++lane) {
       counts.emplace_back(replay_.code_count(lane));
       for (std::size_t code = 0; code < counts.back().size(); ++code) {
-        counts.back()[code] = doors_[lane].ways[Replay::route_of(code)].count[code % Replay::codes_per_route];
+        counts.back()[code] = doors_[lane].ways[Replay::course_of(code)].count[code % Replay::codes_per_course];
       }
     }
     return counts;
@@ -455,11 +458,11 @@ class FeedForward final : public Queues::Core {
       const Door& door = doors[batch.lane[i]];
       std::uint64_t& seen = door.seen[sample];
       const std::size_t code = seen & ((std::size_t{1} << code_bits) - 1);
-      Way& way = door.ways[Replay::route_of(code)];
+      Way& way = door.ways[Replay::course_of(code)];
       const std::uint64_t request = batch.first + i;
       if (Open || i >= counted) {
         seen += std::uint64_t{1} << code_bits;
-        ++way.count[code % Replay::codes_per_route];
+        ++way.count[code % Replay::codes_per_course];
       }
       Item item{arrival + way.lead_ns, request << visit_bits | way.visit, arrival, sample};
       if (!Open && way.enter != nullptr) item.at += jitter(*way.enter, request, 0) + jitter(*way.up, request, 1);
@@ -682,20 +685,9 @@ class FeedForward final : public Queues::Core {
 }  // namespace
 
 bool Queues::feeds_forward(std::span<const Lane> lanes, std::span<const Station> stations) {
-  if (!plain(stations)) return false;
-  for (const Lane& lane : lanes) {
-    if (!lane.decisions) return false;
-    const auto free = [](const Leg& leg) { return leg.hops.empty(); };
-    if (!std::all_of(lane.plan->stages.begin(), lane.plan->stages.end(),
-                     [](const Stage& stage) { return stage.count == 1; }) ||
-        !std::all_of(lane.enter.begin(), lane.enter.end(), free) ||
-        !std::all_of(lane.back.begin(), lane.back.end(), free) ||
-        !std::all_of(lane.members.begin(), lane.members.end(),
-                     [&](const Consult& member) { return free(member.up) && free(member.down); })) {
-      return false;
-    }
-  }
-  return !ordered(lanes, stations.size()).empty();
+  return plain(stations) && one_by_one(lanes) &&
+         std::all_of(lanes.begin(), lanes.end(), [](const Lane& lane) { return lane.decisions != nullptr; }) &&
+         !ordered(lanes, stations.size()).empty();
 }
 
 std::unique_ptr<Queues::Core> make_feed_forward(std::vector<Lane> lanes, std::span<const Label> truth,

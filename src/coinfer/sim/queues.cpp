@@ -122,32 +122,6 @@ struct Door {
   std::size_t group = 0;
 };
 
-/// When each instance is free: a ring, ascending from its head. Who is served last is mostly done last, so what becomes
-/// free later is looked for from the end.
-class FreeTimes {
- public:
-  explicit FreeTimes(std::size_t instances = 0) : times_(instances, INT64_MIN) {}
-  bool none() const noexcept { return times_.empty(); }
-  std::int64_t first() const noexcept { return times_[head_]; }
-  /// The instance that is free first is so again at `done`.
-  void take(std::int64_t done) noexcept {
-    const std::size_t size = times_.size();
-    std::size_t at = head_;
-    head_ = head_ + 1 == size ? 0 : head_ + 1;
-    while (at != head_) {
-      const std::size_t previous = (at == 0 ? size : at) - 1;
-      if (times_[previous] <= done) break;
-      times_[at] = times_[previous];
-      at = previous;
-    }
-    times_[at] = done;
-  }
-
- private:
-  std::vector<std::int64_t> times_;
-  std::size_t head_ = 0;
-};
-
 /// A station at work. Hops use `free` and `starts`; events use the rest.
 struct Place {
   FreeTimes free;
@@ -240,8 +214,7 @@ class Loop final : public Queues::Core {
       if (at < now_arrival_) throw std::invalid_argument("arrivals must not go back in time");
       now_arrival_ = at;
       const std::uint64_t request = batch.first + i;
-      const Event bound{at, order_of(Happening::decision, request, 0), {}};
-      while (!agenda_.empty() && before(agenda_.top(), bound)) step();
+      while (agenda_.precedes(at, order_of(Happening::decision, request, 0))) step();
       horizon_ = i + 1 < rows ? batch.arrival_ns[i + 1] : at;
       begin(batch, i, request);
     }
@@ -285,7 +258,7 @@ class Loop final : public Queues::Core {
 
   /// Put an event on the agenda, or, at the end of what is being done and if nothing can come before it, do it now.
   void next(const Event& event, bool tail) {
-    if (tail && event.time < horizon_ && (agenda_.empty() || before(event, agenda_.top()))) {
+    if (tail && event.time < horizon_ && !agenda_.precedes(event.time, event.order)) {
       perform(event);
     } else {
       agenda_.push(event);
@@ -1427,8 +1400,7 @@ class Loop final : public Queues::Core {
       if (p.free.first() <= at) return 0.0F;
       ahead = p.starts.size();
     }
-    const std::size_t batches = (ahead + station.max_batch) / station.max_batch;  // whole ones
-    return static_cast<float>(static_cast<double>(batches) * station.mean_ns / station.instances * 1e-3);
+    return wait_ahead_us(station, ahead);
   }
 };
 
@@ -1453,8 +1425,13 @@ Queues::Queues(std::vector<Lane> lanes, std::span<const Label> truth, std::size_
   } else {
     if (!options.outages.empty()) throw std::invalid_argument("hops know no outages");
     if (!plain(stations)) throw std::invalid_argument("hops cannot batch, nor bound a queue");
-    core_ = std::make_unique<Loop<false, false>>(std::move(lanes), truth, classes, seed, std::move(stations), links,
-                                                 std::move(outputs), options);
+    if (one_by_one(lanes)) {
+      core_ =
+          make_hops(std::move(lanes), truth, classes, seed, std::move(stations), links, std::move(outputs), options);
+    } else {
+      core_ = std::make_unique<Loop<false, false>>(std::move(lanes), truth, classes, seed, std::move(stations), links,
+                                                   std::move(outputs), options);
+    }
   }
 }
 

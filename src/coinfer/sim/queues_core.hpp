@@ -26,6 +26,41 @@ inline std::int64_t travel(const Leg& leg, std::uint64_t seed, std::uint64_t req
   return ns;
 }
 
+/// When each instance is free: a ring, ascending from its head. Who is served last is mostly done last, so what becomes
+/// free later is looked for from the end.
+class FreeTimes {
+ public:
+  explicit FreeTimes(std::size_t instances = 0) : times_(instances, INT64_MIN) {}
+  bool none() const noexcept { return times_.empty(); }
+  std::int64_t first() const noexcept { return times_[head_]; }
+  /// The instance that is free first is so again at `done`.
+  void take(std::int64_t done) noexcept {
+    const std::size_t size = times_.size();
+    std::size_t at = head_;
+    head_ = head_ + 1 == size ? 0 : head_ + 1;
+    while (at != head_) {
+      const std::size_t previous = (at == 0 ? size : at) - 1;
+      if (times_[previous] <= done) break;
+      times_[at] = times_[previous];
+      at = previous;
+    }
+    times_[at] = done;
+  }
+
+ private:
+  std::vector<std::int64_t> times_;
+  std::size_t head_ = 0;
+};
+
+/// What a node knows of the wait at a station whose instances are all busy, with `ahead` requests waiting.
+inline float wait_ahead_us(const Station& station, std::size_t ahead) noexcept {
+  const std::size_t batches = (ahead + station.max_batch) / station.max_batch;  // whole ones
+  return static_cast<float>(static_cast<double>(batches) * station.mean_ns / station.instances * 1e-3);
+}
+
+/// Whether every stage asks one member, and no link makes anybody wait.
+bool one_by_one(std::span<const Lane> lanes);
+
 class Queues::Core {
  public:
   Core(std::vector<Lane> lanes, std::span<const Label> truth, std::size_t classes, std::uint64_t seed,
@@ -166,5 +201,9 @@ std::unique_ptr<Queues::Core> make_feed_forward(std::vector<Lane> lanes, std::sp
                                                 std::size_t classes, std::uint64_t seed, std::vector<Station> stations,
                                                 std::size_t links, std::vector<Outputs> outputs,
                                                 const QueueOptions& options);
+
+std::unique_ptr<Queues::Core> make_hops(std::vector<Lane> lanes, std::span<const Label> truth, std::size_t classes,
+                                        std::uint64_t seed, std::vector<Station> stations, std::size_t links,
+                                        std::vector<Outputs> outputs, const QueueOptions& options);
 
 }  // namespace coinfer

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <map>
 #include <stdexcept>
 
 #include "coinfer/threads.hpp"
@@ -97,18 +98,27 @@ Replay::Group Replay::group(const Lane& lane) const {
   const Decisions& decisions = *lane.decisions;
   Group group;
   group.code.resize(samples_);
-  group.example.assign(decisions.itineraries.size() * codes_per_route, nobody);
+  std::map<std::pair<std::uint8_t, std::uint8_t>, std::size_t> courses;
   for (std::size_t sample = 0; sample < samples_; ++sample) {
-    const std::size_t route = decisions.route[sample];
+    const std::uint8_t route = decisions.route[sample];
     const Itinerary& itinerary = decisions.itineraries[route];
-    const Label answer = evidence.labels(standing(evidence, itinerary, sample))[sample];
+    const std::uint8_t stands = standing(evidence, itinerary, sample);
+    const Label answer = evidence.labels(stands)[sample];
     const Label truth = truth_.empty() ? no_answer : truth_[sample];
     const std::size_t verdict = answer == no_answer ? code_failed
                                 : truth < 0         ? code_unknown
                                 : answer == truth   ? code_right
                                                     : code_wrong;
     const std::size_t missing = evidence.miss(itinerary.back(), sample) != 0 ? 1 : 0;
-    const std::size_t code = (route * 4 + verdict) * 2 + missing;
+    const auto [course, fresh] = courses.try_emplace({route, stands}, courses.size());
+    if (fresh) {
+      if (courses.size() > std::numeric_limits<std::uint16_t>::max() / codes_per_course) {
+        throw std::length_error("answers stand in more ways than can be told apart");
+      }
+      group.route.push_back(route);
+      group.example.resize(courses.size() * codes_per_course, nobody);
+    }
+    const std::size_t code = (course->second * 4 + verdict) * 2 + missing;
     group.code[sample] = static_cast<std::uint16_t>(code);
     group.example[code] = static_cast<std::uint32_t>(sample);
   }
@@ -319,7 +329,8 @@ void Replay::deliver_each(const Requests& requests, std::size_t first, std::size
     const auto sample = static_cast<std::uint32_t>(requests.sample[i]);
     const Lane& lane = lanes_[lane_index];
     const std::int64_t deadline = deadline_of(i);
-    const std::size_t group = group_of_[lane_index], code = groups_[group].code[sample], route = code / codes_per_route;
+    const std::size_t group = group_of_[lane_index], code = groups_[group].code[sample];
+    const std::size_t route = groups_[group].route[course_of(code)];
     const Itinerary& itinerary = lane.decisions->itineraries[route];
     Fate fate;
     if (still[lane_index].empty()) {

@@ -81,8 +81,9 @@ struct Columns {
 
 class Replay {
  public:
-  /// A code: (route x 4 + verdict) x 2 + whether a member of the last stage was missing.
-  static constexpr std::size_t codes_per_route = 8;
+  /// A code: (course x 4 + verdict) x 2 + whether a member of the last stage was missing. A course is a route and the
+  /// stage on it whose answer stands.
+  static constexpr std::size_t codes_per_course = 8;
 
   Replay(std::vector<Lane> lanes, std::span<const Label> truth, std::size_t classes, std::uint64_t seed);
 
@@ -98,7 +99,9 @@ class Replay {
 
   /// For engines that find times themselves: requests end alike, but for times, if lane and code are equal.
   std::span<const std::uint16_t> codes(std::size_t lane) const noexcept { return groups_[group_of_[lane]].code; }
-  static std::size_t route_of(std::size_t code) noexcept { return code / codes_per_route; }
+  static std::size_t course_of(std::size_t code) noexcept { return code / codes_per_course; }
+  /// [course]
+  std::span<const std::uint8_t> routes(std::size_t lane) const noexcept { return groups_[group_of_[lane]].route; }
   std::size_t code_count(std::size_t lane) const noexcept { return groups_[group_of_[lane]].example.size(); }
   std::size_t group_of(std::size_t lane) const noexcept { return group_of_[lane]; }
   std::size_t group_count() const noexcept { return groups_.size(); }
@@ -110,6 +113,7 @@ class Replay {
   /// What lanes with the same plan share: the code of every sample and, per code, a sample that has it.
   struct Group {
     std::vector<std::uint16_t> code;
+    std::vector<std::uint8_t> route;     // [course]
     std::vector<std::uint32_t> example;  // [code]; nobody if no sample has it
     std::vector<std::size_t> lanes;
   };
