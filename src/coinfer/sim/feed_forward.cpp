@@ -451,20 +451,23 @@ class FeedForward final : public Queues::Core {
   void enter(const Requests& batch, std::size_t first, std::size_t last, std::size_t counted) {
     for (Items& items : inbox_) items.make_room(block);
     const Door* const doors = doors_.data();
+    // Codes in a pass of their own: what is written below goes where a code says, and as long as the processor does not
+    // know where, it would not ask memory for the next one.
+    std::array<std::uint16_t, block> codes;  // NOLINT(cppcoreguidelines-pro-type-member-init)
+    for (std::size_t i = first; i < last; ++i) {
+      std::uint64_t& seen = doors[batch.lane[i]].seen[static_cast<std::uint32_t>(batch.sample[i])];
+      codes[i - first] = static_cast<std::uint16_t>(seen);
+      if (Open || i >= counted) seen += std::uint64_t{1} << code_bits;
+    }
     Homecoming homecoming = expect(last - first);
     for (std::size_t i = first; i < last; ++i) {
       const std::int64_t arrival = batch.arrival_ns[i];
-      const auto sample = static_cast<std::uint32_t>(batch.sample[i]);
-      const Door& door = doors[batch.lane[i]];
-      std::uint64_t& seen = door.seen[sample];
-      const std::size_t code = seen & ((std::size_t{1} << code_bits) - 1);
-      Way& way = door.ways[Replay::course_of(code)];
+      const std::size_t code = codes[i - first];
+      Way& way = doors[batch.lane[i]].ways[Replay::course_of(code)];
       const std::uint64_t request = batch.first + i;
-      if (Open || i >= counted) {
-        seen += std::uint64_t{1} << code_bits;
-        ++way.count[code % Replay::codes_per_course];
-      }
-      Item item{arrival + way.lead_ns, request << visit_bits | way.visit, arrival, sample};
+      if (Open || i >= counted) ++way.count[code % Replay::codes_per_course];
+      Item item{arrival + way.lead_ns, request << visit_bits | way.visit, arrival,
+                static_cast<std::uint32_t>(batch.sample[i])};
       if (!Open && way.enter != nullptr) item.at += jitter(*way.enter, request, 0) + jitter(*way.up, request, 1);
       if (Open || way.desk->open) {
         homecoming.go_on(way, way.desk->serve(item.at), item);
