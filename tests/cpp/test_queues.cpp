@@ -2,9 +2,12 @@
 #include <array>
 #include <memory>
 #include <random>
+#include <set>
+#include <utility>
 #include <vector>
 
 #include "check.hpp"
+#include "coinfer/sim/agenda.hpp"
 #include "coinfer/sim/queues.hpp"
 
 using namespace coinfer;
@@ -204,6 +207,37 @@ TEST("on random networks all three engines give every request the same times, ho
                                                      [](const Ended& row) { return row.outcome.queue_ns > 0; }));
   }
   CHECK(waited > 20000);
+}
+
+TEST("events happen in order, however far apart or close together they are") {
+  std::mt19937_64 random(7);
+  for (const int scale : {0, 4, 20, 40, 60}) {
+    Agenda agenda;
+    std::set<std::pair<std::int64_t, std::uint64_t>> expected;
+    std::int64_t now = 0;
+    for (std::uint64_t i = 0; i < 30000; ++i) {
+      if (!expected.empty() && (random() % 8 < 3 || (i > 15000 && random() % 2 == 0))) {
+        const Event event = agenda.top();
+        CHECK(*expected.begin() == std::pair(event.time, event.order));
+        agenda.pop();
+        expected.erase(expected.begin());
+        now = event.time;
+      } else {
+        // Most are near, some far, many at the same time; and some before what is next, as arrivals are.
+        const auto range = std::uint64_t{1} << (random() % 100 == 0 ? scale : scale / 2);
+        const std::int64_t time = now + static_cast<std::int64_t>(random() % range);
+        agenda.push({time, i, {}});
+        expected.emplace(time, i);
+        CHECK(!agenda.precedes(expected.begin()->first, expected.begin()->second));
+      }
+      CHECK_EQ(agenda.empty(), expected.empty());
+    }
+    for (; !expected.empty(); expected.erase(expected.begin())) {
+      CHECK(*expected.begin() == std::pair(agenda.top().time, agenda.top().order));
+      agenda.pop();
+    }
+    CHECK(agenda.empty());
+  }
 }
 
 TEST("sums are the same where no rows are kept") {
