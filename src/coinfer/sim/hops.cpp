@@ -78,7 +78,7 @@ constexpr int code_bits = 6;
 constexpr std::size_t codes = std::size_t{1} << code_bits;
 constexpr std::size_t seen_bytes_max = std::size_t{1} << 29;  // of all courses
 
-/// Lanes that share plan and evidence share courses.
+/// Lanes that share evidence and decisions share courses.
 struct Crowd {
   std::vector<Course> courses;
   std::vector<std::uint32_t> lanes;
@@ -232,7 +232,7 @@ class Hops final : public Queues::Core {
     }
     const auto alike = [&](const Crowd& crowd) {
       const Lane& other = lanes_[crowd.lanes.front()];
-      return other.plan == lane.plan && other.evidence == lane.evidence && other.decisions == lane.decisions;
+      return other.evidence == lane.evidence && other.decisions == lane.decisions;
     };
     const auto found = std::find_if(crowds_.begin(), crowds_.end(), alike);
     door.crowd = static_cast<std::uint32_t>(found - crowds_.begin());
@@ -384,7 +384,7 @@ class Hops final : public Queues::Core {
   void settle() noexcept {
     for (Ending& ending : endings_) {
       std::uint64_t& seen = *ending.seen;
-      ending.count += seen % codes;
+      ending.count += static_cast<std::uint32_t>(seen % codes);
       seen += codes;
     }
     for (const Ending& ending : endings_) ++doors_[ending.lane].count[ending.count];
@@ -685,11 +685,11 @@ class Hops final : public Queues::Core {
 }  // namespace
 
 bool one_by_one(std::span<const Lane> lanes) {
-  constexpr std::size_t courses_bits = 12;  // what rules that jump may choose
+  constexpr std::size_t stages_max = 8;  // of rules that jump: every subset may be a course
   const auto free = [](const Leg& leg) { return leg.hops.empty(); };
   return std::all_of(lanes.begin(), lanes.end(), [&](const Lane& lane) {
     const bool many = lane.plan->rule.jumps || lane.plan->rule.opens;
-    return (lane.decisions || !many || lane.plan->stages.size() <= courses_bits) &&
+    return (lane.decisions || !many || lane.plan->stages.size() <= stages_max) &&
            std::all_of(lane.plan->stages.begin(), lane.plan->stages.end(),
                        [](const Stage& stage) { return stage.count == 1; }) &&
            std::all_of(lane.enter.begin(), lane.enter.end(), free) &&
