@@ -51,8 +51,10 @@ def python_heap(net, preds, trace, hops):
 
 @numba.njit
 def rings_of_hops(arrival, ingress, hops, k, service, delay):
-    """The same as Numba likes it: services that all take equally long end in the order in which they began, so the free
-    times of a station are a ring."""
+    """The same as Numba likes it, the free times of a station a ring.
+
+    Services that all take equally long end in the order in which they began.
+    """
     left = np.empty(len(arrival), np.int64)
     free = np.zeros((len(k), k.max()), np.int64)
     head = np.zeros(len(k), np.int64)
