@@ -50,6 +50,16 @@ def stations(requests, turns, law):
     table(contestants, lengths, turns)
 
 
+def aware(requests, turns):
+    """The same stations where decisions look at queues."""
+    net, preds = thirteen_stations(), predictions()
+    trace = ci.Trace.poisson(net, rate_rps=8000, requests=requests, samples=SAMPLES, seed=1)
+    world = net, preds, trace, None
+    strategy = ci.LoadAware(peers.STRATEGY, per_ms=0.01)
+    contestants = {name: (queues.ours(name, strategy), *world) for name in ("hops", "events")}
+    table(contestants, dict.fromkeys(contestants, requests), turns)
+
+
 def deadlines(requests, turns):
     """One deployment of eight instances, who is too late is dropped."""
     net, trace = queues.groups(requests)
@@ -70,4 +80,5 @@ if __name__ == "__main__":
     warnings.simplefilter("ignore", ci.OverloadWarning)
     stations(requests, turns, ci.service.Constant)
     stations(requests, turns, ci.service.Exponential)
+    aware(requests, turns)
     deadlines(requests, turns)

@@ -32,9 +32,9 @@ def hops_of(trace):
     return (1 + (part >= 60) + (part >= 85)).astype(np.int64)
 
 
-def ours(engine):
+def ours(engine, strategy=peers.STRATEGY):
     def run(net, preds, trace, hops):
-        return ci.replay(trace, preds, net, peers.STRATEGY, engine=engine)
+        return ci.replay(trace, preds, net, strategy, engine=engine)
 
     return run
 
