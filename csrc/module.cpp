@@ -10,5 +10,6 @@ PYBIND11_MODULE(_core, module) {
   coinfer::python::register_rule(module);
   coinfer::python::register_combine(module);
   coinfer::python::register_sweep(module);
+  coinfer::python::register_drawing(module);
   coinfer::python::register_sim(module);
 }

@@ -12,6 +12,7 @@ void register_combine(pybind11::module_& module);
 void register_plan(pybind11::module_& module);
 void register_sequential(pybind11::module_& module);
 void register_rule(pybind11::module_& module);
+void register_drawing(pybind11::module_& module);
 void register_sim(pybind11::module_& module);
 void register_sweep(pybind11::module_& module);
 

@@ -1,19 +1,21 @@
-"""Draws for traces: where requests enter, and which samples they are about.
+"""Draws for traces: when requests arrive, where they enter, and which samples they are about.
 
 Every purpose has its own Philox stream, so that one kind of draw does not move another: traces of one seed share
-their arrivals whatever their nodes and samples. Skewed samples are drawn by one uniform number per request, in request
-order, from shares that may differ per ingress.
+their arrivals whatever their nodes and samples. The plain draws, of which a trace of a billion requests takes three
+billion, are made by the engine (`coinfer._core.drawing`); they are the numbers that NumPy has for the seed. Skewed
+samples are drawn by one uniform number per request, in request order, from shares that may differ per ingress.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from coinfer._arrays import as_array
 from coinfer._checks import check_integer, check_name, check_number, check_unique
+from coinfer._core import drawing
 from coinfer.errors import BadValueError, UnknownNameError, nearest
 
 if TYPE_CHECKING:
@@ -21,7 +23,17 @@ if TYPE_CHECKING:
 
     from coinfer.network import Network
 
-__all__ = ["check_nodes", "draw_nodes", "draw_samples", "entry_nodes", "generator", "node_names", "pick"]
+__all__ = [
+    "arrival_draws",
+    "check_nodes",
+    "draw_samples",
+    "entry_nodes",
+    "generator",
+    "node_draws",
+    "node_names",
+    "pick",
+    "sample_draws",
+]
 
 _CHUNK: Final = 1 << 16  # draws made together: their temporaries stay in the second-level cache
 
@@ -97,14 +109,35 @@ def pick(weights: NDArray[np.float64], uniform: NDArray[np.float64], what: str) 
     return result
 
 
-def draw_nodes(
-    random: np.random.Generator, rows: int, count: int, weights: NDArray[np.float64] | None
-) -> NDArray[np.int32]:
-    if count == 1:
-        return np.zeros(rows, np.int32)
-    if weights is None:
-        return random.integers(count, size=rows, dtype=np.int32)
-    return pick(weights, random.random(rows), "ingress: weights")
+def arrival_draws(seed: int, gap_ns: float) -> drawing.Arrivals:
+    """Return what draws the next so many arrivals of a Poisson process."""
+    return drawing.Arrivals(_key(seed, "arrivals"), gap_ns)
+
+
+def node_draws(seed: int, count: int, weights: NDArray[np.float64] | None) -> Callable[[int], NDArray[np.int32]]:
+    """Return what draws the next so many of `count` nodes."""
+    if weights is None or count == 1:
+        return drawing.Integers(_key(seed, "ingress"), count).draw
+    random = generator(seed, "ingress")
+
+    def draw(rows: int) -> NDArray[np.int32]:
+        codes = np.empty(rows, np.int32)
+        for start in range(0, rows, _CHUNK):
+            part = codes[start : start + _CHUNK]
+            part[:] = pick(weights, random.random(len(part)), "ingress: weights")
+        return codes
+
+    return draw
+
+
+def sample_draws(seed: int, samples: int) -> Callable[[int], NDArray[np.int32]]:
+    """Return what draws the next so many of `samples` samples, all alike."""
+    return drawing.Integers(_key(seed, "samples"), samples).draw
+
+
+def _key(seed: int, purpose: str) -> list[int]:
+    state: Any = generator(seed, purpose).bit_generator.state
+    return [int(word) for word in state["state"]["key"]]
 
 
 def draw_samples(
@@ -116,12 +149,11 @@ def draw_samples(
     popularity: float | Mapping[str, float] | None,
     seed: int,
 ) -> NDArray[np.int32]:
-    random = generator(seed, "samples")
     if label_mix is None and popularity is None:
-        return random.integers(samples, size=len(codes), dtype=np.int32)
+        return sample_draws(seed, samples)(len(codes))
     exponents = _exponents(popularity, nodes)
     mixes = _class_weights(label_mix, labels, nodes, samples)
-    uniform = random.random(len(codes))
+    uniform = generator(seed, "samples").random(len(codes))
     result = np.empty(len(codes), np.int32)
     for code, rows in enumerate(_rows_of_each(codes, len(nodes))):
         if not len(rows):
