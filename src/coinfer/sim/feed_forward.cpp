@@ -7,24 +7,29 @@
 // request of the trace and the shortest ways. Items that arrive at the same time are served in the order of requests,
 // as in the other engines.
 //
-// What decides the speed: an item is 32 bytes; all that is fixed about a visit is added up beforehand; what no queue
-// can change (answers, prices) is counted as requests enter; an inbox is put in order by one pass into buckets of time.
-// Where every service takes equally long, free times are a ring, and a station that only the trace feeds serves as
-// requests enter: no branch there that data decides.
+// What decides the speed: all that is fixed about a visit is added up beforehand, and what no queue can change
+// (answers, prices) is counted as requests enter. Where every service of a station takes equally long (it is steady),
+// ends come in the order of arrivals: free times are a ring, and what leaves for one next station by equally long ways
+// is a run in order. So an inbox is a few runs to be merged; only what jitter or random services have put out of order
+// is sorted. A window is dealt to the stations first, so that each is served in one tight loop. No branch there that
+// data decides.
 //
 // Memory is bounded by a window and by what is on its way.
 #include <array>
 #include <limits>
+#include <map>
 
 #include "coinfer/sim/queues_core.hpp"
 
 namespace coinfer {
 namespace {
 
-constexpr std::size_t window = 8192;
-constexpr std::size_t block = 512;  // so many enter or are served at a time
+constexpr std::size_t window = 4096;
+constexpr std::size_t block = 512;     // so many enter or are served at a time
+constexpr std::size_t most_runs = 32;  // of an inbox: to sort costs as much as to merge more
 
 constexpr int visit_bits = 24;
+constexpr int code_bits = 16;
 
 /// A request on its way to a station, or home. `key` packs request and visit, so that two words put items in order.
 struct Item {
@@ -39,101 +44,63 @@ struct Item {
 
 bool earlier(const Item& a, const Item& b) noexcept { return a.at < b.at || (a.at == b.at && a.key < b.key); }
 
-/// Items in a row: a vector that does not write what it makes room for.
+/// Items in a row, taken from the front: a vector that does not write what it makes room for, and that can always be
+/// given an `end` that is later than all.
 class Items {
  public:
-  Item* begin() noexcept { return items_.get(); }
+  Item* begin() noexcept { return begin_; }
   Item* end() noexcept { return end_; }
-  std::size_t size() const noexcept { return static_cast<std::size_t>(end_ - items_.get()); }
-  /// Behind the last there must be room. If `kept` is 0 instead of 1, the next one takes its place.
-  void push(const Item& item, std::size_t kept = 1) noexcept {
-    *end_ = item;
-    end_ += kept;
+  std::size_t size() const noexcept { return static_cast<std::size_t>(end_ - begin_); }
+  void push(const Item& item) {
+    make_room(1);
+    *end_++ = item;
   }
   /// For so many more.
   void make_room(std::size_t count) {
-    const std::size_t needed = size() + count;
-    if (needed <= capacity_) return;
-    capacity_ = std::max(2 * capacity_, needed);
-    auto larger = std::make_unique_for_overwrite<Item[]>(capacity_);  // NOLINT(modernize-avoid-c-arrays)
-    end_ = std::copy(begin(), end_, larger.get());
-    items_ = std::move(larger);
+    if (static_cast<std::size_t>(limit_ - end_) > count) return;
+    const std::size_t needed = size() + count + 1;
+    const auto capacity = static_cast<std::size_t>(limit_ - items_.get());
+    if (2 * needed <= capacity) {
+      end_ = std::copy(begin_, end_, items_.get());
+    } else {
+      auto larger = std::make_unique_for_overwrite<Item[]>(2 * needed);  // NOLINT(modernize-avoid-c-arrays)
+      end_ = std::copy(begin_, end_, larger.get());
+      items_ = std::move(larger);
+      limit_ = items_.get() + 2 * needed;
+    }
+    begin_ = items_.get();
   }
-  void resize(std::size_t count) noexcept { end_ = begin() + count; }
-  void drop_front(std::size_t count) noexcept { end_ = std::copy(begin() + count, end_, begin()); }
-  void swap(Items& other) noexcept {
-    items_.swap(other.items_);
-    std::swap(end_, other.end_);
-    std::swap(capacity_, other.capacity_);
+  /// They were written, where there was room.
+  void add(std::size_t count) noexcept { end_ += count; }
+  void drop_front(std::size_t count) noexcept {
+    begin_ += count;
+    if (begin_ == end_) clear();
+  }
+  void clear() noexcept { begin_ = end_ = items_.get(); }
+  void close() noexcept {
+    if (end_ != nullptr) end_->at = forever;
   }
 
  private:
   std::unique_ptr<Item[]> items_;  // NOLINT(modernize-avoid-c-arrays)
+  Item* begin_ = nullptr;
   Item* end_ = nullptr;
-  std::size_t capacity_ = 0;
+  Item* limit_ = nullptr;
 };
 
-/// What a station is doing.
-struct Desk {
-  // Where all services take equally long, they end in the order in which they began: who comes waits for the one that
-  // began `instances` earlier. `next` is its end; behind it, by `instances`, goes the new end, and by `waits` the wait.
-  // Else the free times of instances, in order.
-  std::int64_t* next = nullptr;
-  std::size_t instances = 0;
-  std::size_t waits = 0;
-  std::int64_t service_ns = -1;  // that every visit takes; -1: not known yet, -2: visits differ
-  bool plain = true;             // nothing to draw, all counted, no rows
-  bool open = false;             // serves as requests enter
-  std::uint64_t served = 0;
-  Wide wait_ns = 0;
-  std::int64_t wait_ns_max = 0;
-  std::int64_t* settled = nullptr;  // `next` after the last block
-  std::vector<std::int64_t> times;
-
-  bool steady() const noexcept { return plain && service_ns >= 0 && instances > 0; }
-
-  void start(std::int64_t at) {
-    waits = 2 * (instances + block);
-    times.assign(steady() ? 2 * waits : instances, at);
-    next = settled = times.data();
-  }
-
-  /// Serve, where it is steady, and give the end. After a block: `settle`.
-  std::int64_t serve(std::int64_t at) noexcept {
-    std::int64_t* const slot = next++;
-    const std::int64_t begin = *slot > at ? *slot : at;
-    const std::int64_t end = begin + service_ns;
-    slot[instances] = end;
-    slot[waits] = begin - at;
-    return end;
-  }
-
-  /// After at most a block of `serve`.
-  void settle() noexcept {
-    served += static_cast<std::uint64_t>(next - settled);
-    for (const std::int64_t* slot = settled; slot < next; ++slot) {
-      wait_ns += slot[waits];
-      wait_ns_max = std::max(wait_ns_max, slot[waits]);
-    }
-    if (static_cast<std::size_t>(next - times.data()) + instances + block > waits) {
-      next = std::copy(next, next + instances, times.data()) - instances;
-    }
-    settled = next;
-  }
-
-  void note(std::int64_t waited) noexcept {
-    ++served;
-    wait_ns += waited;
-    wait_ns_max = std::max(wait_ns_max, waited);
-  }
+/// Where items wait for a station. What comes from one steady station (or the trace) by ways of one length is in order
+/// of time by itself.
+struct Inbox {
+  Items loose;                                                   // in no order
+  std::map<std::pair<std::uint32_t, std::int64_t>, Items> runs;  // from a source, by the length of the way
 };
 
 /// A visit of one station, and what follows it.
 struct alignas(64) Visit {
   std::int64_t after_ns = 0;  // from the end of service to the next station, or to the ingress
-  Items* next = nullptr;      // of the next station, or of those at home
   std::uint32_t onward = 0;   // 1; 0 if home is next
   std::uint32_t station = 0;
+  Items* next = nullptr;  // of the next station
   std::uint32_t lane = 0;
   std::uint32_t draw = 0;  // of this visit's way down; those that follow count on
   const Consult* consult = nullptr;
@@ -142,34 +109,89 @@ struct alignas(64) Visit {
   bool random = false;         // ways that follow
 };
 
-/// The way of a request from its ingress to its first station and on from there, and how many went it, by the last
-/// digit of their code.
-struct alignas(128) Way {
+/// One of the window, and its first visit: in one word.
+class Came {
+ public:
+  Came() = default;
+  Came(std::size_t index, std::uint64_t visit) noexcept : word_(index << visit_bits | visit) {}
+  std::size_t index() const noexcept { return word_ >> visit_bits; }
+  std::uint64_t key(std::uint64_t base) const noexcept { return word_ + (base << visit_bits); }
+
+ private:
+  std::uint64_t word_;
+};
+
+/// Those of the window who come to a station by ways of one length, or by one random way.
+struct Gate {
   std::int64_t lead_ns = 0;
-  Desk* desk = nullptr;
-  std::int64_t after_ns = 0;  // as the first visit has it; so too:
-  Items* next = nullptr;
-  std::uint32_t onward = 0;
-  std::uint32_t visit = 0;
+  std::uint32_t station = 0;
   const Leg* enter = nullptr;  // where it is random; so too:
   const Leg* up = nullptr;
-  std::array<std::uint64_t, Replay::codes_per_course> count{};
+  Items* next = nullptr;         // of the station; none: it serves straight from here
+  Came* end = nullptr;           // of those who came
+  Came* limit = nullptr;         // of room for them
+  std::unique_ptr<Came[]> came;  // NOLINT(modernize-avoid-c-arrays)
+
+  std::size_t count() const noexcept { return static_cast<std::size_t>(end - came.get()); }
+  void push(Came one) {
+    if (end == limit) grow();
+    *end++ = one;
+  }
+  void grow() {
+    const std::size_t room = std::max(block, 2 * count());
+    auto larger = std::make_unique_for_overwrite<Came[]>(room);  // NOLINT(modernize-avoid-c-arrays)
+    end = std::copy(came.get(), end, larger.get());
+    came = std::move(larger);
+    limit = came.get() + room;
+  }
+  void clear() noexcept { end = came.get(); }
+};
+
+/// What a lane's requests of one code have in common, and how many there were.
+struct Entry {
+  Gate* gate = nullptr;
+  std::uint64_t count = 0;
+  std::uint32_t visit = 0;
 };
 
 /// What a lane's requests need when they enter. A sample's code tells the way and all that no queue can change; above
 /// it they are counted.
 struct Door {
   std::uint64_t* seen = nullptr;  // [sample]
-  Way* ways = nullptr;            // [course]
+  std::size_t entry = 0;          // of code 0
 };
 
-constexpr int code_bits = 16;
+/// What a station is doing.
+struct Desk {
+  // Where it is steady, services end in the order in which they began: who comes waits for the one that began
+  // `instances` earlier. These are the last ends. Else the free times of instances, in order.
+  std::vector<std::int64_t> times;
+  std::size_t instances = 0;
+  std::int64_t service_ns = -1;  // that every visit takes; -1: not known yet, -2: visits differ
+  bool plain = true;             // nothing to draw, all counted, no rows
+  Gate* gate = nullptr;          // only source, which it serves from
+  Items* next = nullptr;         // where all go who go on; none: there are several
+  std::uint64_t served = 0;
+  Wide wait_ns = 0;
+  std::int64_t wait_ns_max = 0;
 
-/// A station that others feed: from `source` (none: the trace), at least `lag_ns` after it was free to leave there.
+  bool steady() const noexcept { return plain && service_ns >= 0 && instances > 0; }
+
+  void start(std::int64_t at) { times.assign(instances + (steady() ? block : 0), at); }
+
+  void note(std::int64_t waited) noexcept {
+    ++served;
+    wait_ns += waited;
+    wait_ns_max = std::max(wait_ns_max, waited);
+  }
+};
+
+/// A station that others feed: from `source` (none: the trace), `lag_ns` after it was free to leave there, or later.
 struct Feed {
   std::uint32_t source = unbounded;
   std::uint32_t target = 0;
   std::int64_t lag_ns = 0;
+  bool fixed = false;  // not later
 };
 
 constexpr std::int64_t later(std::int64_t at, std::int64_t lag) noexcept {
@@ -207,23 +229,6 @@ std::vector<std::uint32_t> ordered(std::span<const Lane> lanes, std::size_t stat
 /// How the free times of a station are kept, besides the number of its instances.
 enum Kept : int { any_number = 0, ring = -1, list = -2 };
 
-/// On from stations where nothing is drawn: to the next, or home, which no branch decides, as nobody could predict it.
-struct Homecoming {
-  std::int64_t* latency;  // of the next who is home
-  std::int64_t last_ns;   // no end is later, and the last is not earlier once all are home
-
-  /// `Step`: a visit, or a way with its first.
-  template <class Step>
-  void go_on(const Step& step, std::int64_t done, const Item& item) noexcept {
-    const std::int64_t then = done + step.after_ns;
-    const std::size_t onward = step.onward;
-    step.next->push({then, item.key + 1, item.arrival, item.sample}, onward);
-    *latency = then - item.arrival;
-    latency += 1 - onward;
-    last_ns = std::max(last_ns, then);
-  }
-};
-
 class FeedForward final : public Queues::Core {
  public:
   FeedForward(std::vector<Lane> lanes, std::span<const Label> truth, std::size_t classes, std::uint64_t seed,
@@ -232,7 +237,7 @@ class FeedForward final : public Queues::Core {
       : Core(std::move(lanes), truth, classes, seed, std::move(stations), links, std::move(outputs), options),
         replay_(lanes_, truth, classes, seed),
         order_(ordered(lanes_, config_.size())),
-        inbox_(config_.size() + 1),
+        inbox_(config_.size()),
         desks_(config_.size()),
         horizon_(config_.size()),
         served_until_(config_.size(), INT64_MIN),
@@ -241,19 +246,15 @@ class FeedForward final : public Queues::Core {
       desks_[d].instances = config_[d].instances;
       desks_[d].plain = !options.rows && options.warmup_ns <= 0;
     }
-    for (std::size_t lane = 0; lane < lanes_.size(); ++lane) {
-      courses_ = std::max(courses_, replay_.routes(lane).size());
-    }
-    ways_.resize(lanes_.size() * courses_);
     for (std::uint32_t lane = 0; lane < lanes_.size(); ++lane) lay_out(lane);
     if (visits_.size() >> visit_bits != 0) throw std::invalid_argument("at most 2^24 visits of stations by routes");
     for (std::size_t lane = 0; lane < lanes_.size(); ++lane) {
       std::vector<std::uint64_t>& seen = seen_[replay_.group_of(lane)];
       seen.assign(replay_.codes(lane).begin(), replay_.codes(lane).end());
-      doors_.push_back({seen.data(), &ways_[lane * courses_]});
+      doors_[lane].seen = seen.data();
     }
-    condense_feeds();
-    open_desks();
+    connect();
+    room_ = least_room();
   }
 
   std::uint64_t in_flight() const noexcept override { return arrived_ - ended_; }
@@ -266,9 +267,12 @@ class FeedForward final : public Queues::Core {
     }
     if ((batch.first + rows) >> (64 - visit_bits) != 0) throw std::invalid_argument("at most 2^40 requests");
     for (std::size_t first = 0; first < rows;) {
+      if (entered_ == room_ || batch.first + first != base_ + entered_) {
+        release(batch.arrival_ns[first]);
+        base_ = batch.first + first;
+      }
       const std::size_t last = std::min({rows, first + block, first + room_ - entered_});
       enter(batch, first, last);
-      if (entered_ == room_) release(last < rows ? batch.arrival_ns[last] : batch.arrival_ns[last - 1]);
       first = last;
     }
   }
@@ -298,24 +302,32 @@ class FeedForward final : public Queues::Core {
   Replay replay_;
   std::vector<std::uint32_t> order_;
   std::vector<Visit> visits_;
-  std::vector<Way> ways_;  // [lane][course]
-  std::size_t courses_ = 0;
-  std::vector<Door> doors_;   // [lane]
-  std::vector<Feed> feeds_;   // by source, in `order_`, after those of the trace
-  std::vector<Items> inbox_;  // [station], and home
+  std::vector<std::unique_ptr<Gate>> gates_;
+  std::map<std::pair<std::uint32_t, std::int64_t>, Gate*> fixed_gates_;
+  std::vector<Door> doors_;     // [lane]
+  std::vector<Entry> entries_;  // [lane][code]
+  std::vector<Feed> feeds_;     // by source, in `order_`, after those of the trace
+  std::vector<Inbox> inbox_;    // [station]
   std::vector<Desk> desks_;
   std::vector<std::int64_t> horizon_;             // [station]: nothing arrives earlier any more
   std::vector<std::int64_t> served_until_;        // [station]: the same at the last release
   std::vector<std::vector<std::uint64_t>> seen_;  // [group][sample]: its code, above it how many came
   Wide latency_ = 0;
   std::uint64_t counted_ = 0;
-  bool all_open_ = false;      // all first stations
-  std::size_t entered_ = 0;    // since the last release
+
+  // The window: who entered since the last release.
+  std::uint64_t base_ = 0;
+  std::size_t entered_ = 0;
   std::size_t room_ = window;  // for so many
+  std::vector<std::int64_t> arrival_;
+  std::vector<std::int32_t> sample_;
   std::int64_t newest_ = INT64_MIN;
 
   Items due_;
   Items rest_;
+  Items spread_;
+  std::array<std::vector<Item>, 2> merged_;
+  std::vector<std::span<Item>> parts_;
   std::vector<std::uint32_t> starts_;
 
   /// The visits of each course of a lane, with all that is fixed about the ways between them added up.
@@ -325,31 +337,26 @@ class FeedForward final : public Queues::Core {
     const auto member = [&](std::uint8_t stage) { return lane.plan->stages[stage].first; };
     const auto place = [&](std::uint8_t stage) { return lane.plan->members[member(stage)].deployment; };
     const auto random = [](const Leg* leg) { return leg != nullptr && !leg->jitters.empty(); };
-    const std::span<const std::uint8_t> routes = replay_.routes(at);
-    for (std::size_t course = 0; course < routes.size(); ++course) {
-      const Itinerary& itinerary = lane.decisions->itineraries[routes[course]];
-      Way& way = ways_[at * courses_ + course];
-      way.visit = static_cast<std::uint32_t>(visits_.size());
-      way.desk = &desks_[place(itinerary.front())];
-      way.enter = &lane.enter[itinerary.front()];
-      way.up = &lane.members[member(itinerary.front())].up;
-      way.lead_ns = way.enter->ns + way.up->ns;
-      if (!random(way.enter) && !random(way.up)) way.enter = way.up = nullptr;
-      feeds_.push_back({unbounded, place(itinerary.front()), way.lead_ns});
+    doors_.push_back({nullptr, entries_.size()});
+    for (const std::uint8_t route : replay_.routes(at)) {
+      const Itinerary& itinerary = lane.decisions->itineraries[route];
+      const Leg& enter = lane.enter[itinerary.front()];
+      const Leg& up = lane.members[member(itinerary.front())].up;
+      Gate& gate = gate_to(place(itinerary.front()), enter, up, random(&enter) || random(&up));
+      const Entry entry{&gate, 0, static_cast<std::uint32_t>(visits_.size())};
+      entries_.insert(entries_.end(), Replay::codes_per_course, entry);
       for (std::size_t i = 0; i < itinerary.size(); ++i) {
         const Consult& consult = lane.members[member(itinerary[i])];
         Visit visit;
         visit.lane = at;
         visit.station = place(itinerary[i]);
         Desk& desk = desks_[visit.station];
-        visit.next = &inbox_.back();
         visit.draw = static_cast<std::uint32_t>(3 * i + 2);
         visit.consult = &consult;
         visit.after_ns = consult.down.ns;
         if (i + 1 == itinerary.size()) {
           visit.enter = &lane.back[itinerary[i]];
         } else {
-          visit.next = &inbox_[place(itinerary[i + 1])];
           visit.onward = 1;
           visit.enter = &lane.enter[(itinerary[i] + std::size_t{1}) * stages + itinerary[i + 1]];
           visit.up = &lane.members[member(itinerary[i + 1])].up;
@@ -360,15 +367,82 @@ class FeedForward final : public Queues::Core {
         const std::int64_t service_ns = consult.service.law == Law::constant ? to_ns(consult.service.a) : -2;
         if (desk.service_ns == -1) desk.service_ns = service_ns;
         if (desk.service_ns != service_ns) desk.service_ns = -2;
-        if (visit.random || service_ns < 0) desk.plain = false;
-        if (visit.onward != 0) feeds_.push_back({visit.station, place(itinerary[i + 1]), visit.after_ns});
-        if (i == 0) {
-          way.after_ns = visit.after_ns;
-          way.next = visit.next;
-          way.onward = visit.onward;
-        }
+        if (visit.random) desk.plain = false;
         visits_.push_back(visit);
       }
+    }
+  }
+
+  /// The gate for a way from the trace.
+  Gate& gate_to(std::uint32_t station, const Leg& enter, const Leg& up, bool random) {
+    const std::int64_t lead_ns = enter.ns + up.ns;
+    Gate* fresh = nullptr;
+    Gate*& gate = random ? fresh : fixed_gates_[{station, lead_ns}];
+    if (gate == nullptr) {
+      gate = gates_.emplace_back(std::make_unique<Gate>()).get();
+      gate->station = station;
+      gate->lead_ns = lead_ns;
+      if (random) gate->enter = &enter;
+      if (random) gate->up = &up;
+    }
+    return *gate;
+  }
+
+  std::uint32_t target(const Visit& visit) const noexcept { return (&visit + 1)->station; }
+
+  /// Find out who feeds whom, and lead visits and gates to where items wait.
+  void connect() {
+    for (const std::unique_ptr<Gate>& gate : gates_) {
+      feeds_.push_back({unbounded, gate->station, gate->lead_ns, gate->enter == nullptr});
+    }
+    for (const Visit& visit : visits_) {
+      if (visit.onward == 0) continue;
+      feeds_.push_back({visit.station, target(visit), visit.after_ns, desks_[visit.station].steady()});
+    }
+    for (const Feed& feed : feeds_) {
+      if (feed.fixed) inbox_[feed.target].runs.try_emplace({feed.source, feed.lag_ns});
+    }
+    for (Inbox& inbox : inbox_) {
+      if (inbox.runs.size() > most_runs) inbox.runs.clear();
+    }
+    const auto queue = [&](const Feed& feed) {
+      Inbox& inbox = inbox_[feed.target];
+      const auto run = inbox.runs.find({feed.source, feed.lag_ns});
+      return feed.fixed && run != inbox.runs.end() ? &run->second : &inbox.loose;
+    };
+    auto feed = feeds_.begin();
+    for (const std::unique_ptr<Gate>& gate : gates_) gate->next = queue(*feed++);
+    for (Visit& visit : visits_) {
+      if (visit.onward != 0) visit.next = queue(*feed++);
+    }
+    serve_straight();
+    lead_on();
+    condense_feeds();
+  }
+
+  /// Stations that only the trace feeds, always equally long after an arrival, serve in the order of the trace.
+  void serve_straight() {
+    std::vector<std::size_t> sources(desks_.size());
+    for (const Feed& feed : feeds_) sources[feed.target] += feed.source == unbounded ? 1 : 2;
+    for (const std::unique_ptr<Gate>& gate : gates_) {
+      Desk& desk = desks_[gate->station];
+      if (sources[gate->station] != 1 || gate->enter != nullptr || !desk.steady()) continue;
+      desk.gate = gate.get();
+      gate->next = nullptr;
+    }
+  }
+
+  /// Where all who go on from a steady station go to one place, it has no need to ask each.
+  void lead_on() {
+    std::vector<std::uint8_t> several(desks_.size());
+    for (const Visit& visit : visits_) {
+      if (visit.onward == 0) continue;
+      Desk& desk = desks_[visit.station];
+      if (desk.next == nullptr) desk.next = visit.next;
+      if (desk.next != visit.next) several[visit.station] = 1;
+    }
+    for (std::size_t d = 0; d < desks_.size(); ++d) {
+      if (several[d] != 0) desks_[d].next = nullptr;
     }
   }
 
@@ -384,30 +458,13 @@ class FeedForward final : public Queues::Core {
     feeds_.erase(std::unique(feeds_.begin(), feeds_.end(), twice), feeds_.end());
   }
 
-  /// Stations that only the trace feeds, always equally long after an arrival, serve in the order of the trace.
-  void open_desks() {
-    std::vector<std::int64_t> lead(config_.size(), -1);
-    for (Desk& desk : desks_) desk.open = desk.steady();
-    for (const Way& way : ways_) {
-      if (way.desk == nullptr) continue;
-      std::int64_t& known = lead[static_cast<std::size_t>(way.desk - desks_.data())];
-      if (way.enter != nullptr || (known >= 0 && known != way.lead_ns)) way.desk->open = false;
-      known = way.lead_ns;
-    }
-    for (const Feed& feed : feeds_) {
-      if (feed.source != unbounded) desks_[feed.target].open = false;
-    }
-    all_open_ =
-        std::all_of(ways_.begin(), ways_.end(), [](const Way& way) { return way.desk == nullptr || way.desk->open; });
-  }
-
   /// Of requests that arrived.
   std::vector<std::vector<std::uint64_t>> by_code() const {
     std::vector<std::vector<std::uint64_t>> counts;
     for (std::size_t lane = 0; lane < lanes_.size(); ++lane) {
       counts.emplace_back(replay_.code_count(lane));
       for (std::size_t code = 0; code < counts.back().size(); ++code) {
-        counts.back()[code] = doors_[lane].ways[Replay::course_of(code)].count[code % Replay::codes_per_course];
+        counts.back()[code] = entries_[doors_[lane].entry + code].count;
       }
     }
     return counts;
@@ -438,63 +495,75 @@ class FeedForward final : public Queues::Core {
       first_ = std::min(first_, arrivals[counted]);
       last_arrival_ = newest_;
     }
-    all_open_ ? enter<true>(batch, first, last, counted) : enter<false>(batch, first, last, counted);
+    if (arrival_.size() < room_) {
+      arrival_.resize(room_);
+      sample_.resize(room_);
+    }
+    std::copy(arrivals + first, arrivals + last, arrival_.begin() + static_cast<std::ptrdiff_t>(entered_));
+    std::copy(&batch.sample[first], &batch.sample[first] + (last - first),
+              sample_.begin() + static_cast<std::ptrdiff_t>(entered_));
+    deal(batch, first, counted, 0);
+    deal(batch, counted, last, 1);
     if (options_.rows) {
       for (std::size_t i = first; i < last; ++i) reserve_row(batch.first + i);
     }
     arrived_ += last - first;
-    entered_ += last - first;
   }
 
-  /// `Open`: all first stations are.
-  template <bool Open>
-  void enter(const Requests& batch, std::size_t first, std::size_t last, std::size_t counted) {
-    for (Items& items : inbox_) items.make_room(block);
+  /// Deal requests to gates; each counts as so many.
+  void deal(const Requests& batch, std::size_t first, std::size_t last, std::uint64_t weight) {
     const Door* const doors = doors_.data();
     // Codes in a pass of their own: what is written below goes where a code says, and as long as the processor does not
     // know where, it would not ask memory for the next one.
-    std::array<std::uint16_t, block> codes;  // NOLINT(cppcoreguidelines-pro-type-member-init)
+    std::array<std::uint32_t, block> entries;  // NOLINT(cppcoreguidelines-pro-type-member-init)
     for (std::size_t i = first; i < last; ++i) {
-      std::uint64_t& seen = doors[batch.lane[i]].seen[static_cast<std::uint32_t>(batch.sample[i])];
-      codes[i - first] = static_cast<std::uint16_t>(seen);
-      if (Open || i >= counted) seen += std::uint64_t{1} << code_bits;
+      const Door& door = doors[batch.lane[i]];
+      std::uint64_t& seen = door.seen[static_cast<std::uint32_t>(batch.sample[i])];
+      entries[i - first] = static_cast<std::uint32_t>(door.entry + static_cast<std::uint16_t>(seen));
+      seen += weight << code_bits;
     }
-    Homecoming homecoming = expect(last - first);
-    for (std::size_t i = first; i < last; ++i) {
-      const std::int64_t arrival = batch.arrival_ns[i];
-      const std::size_t code = codes[i - first];
-      Way& way = doors[batch.lane[i]].ways[Replay::course_of(code)];
-      const std::uint64_t request = batch.first + i;
-      if (Open || i >= counted) ++way.count[code % Replay::codes_per_course];
-      Item item{arrival + way.lead_ns, request << visit_bits | way.visit, arrival,
-                static_cast<std::uint32_t>(batch.sample[i])};
-      if (!Open && way.enter != nullptr) item.at += jitter(*way.enter, request, 0) + jitter(*way.up, request, 1);
-      if (Open || way.desk->open) {
-        homecoming.go_on(way, way.desk->serve(item.at), item);
-      } else {
-        inbox_[static_cast<std::size_t>(way.desk - desks_.data())].push(item);
-      }
+    Entry* const known = entries_.data();
+    std::size_t index = entered_;
+    for (std::size_t i = 0; i < last - first; ++i) {
+      Entry& entry = known[entries[i]];
+      entry.count += weight;
+      entry.gate->push({index++, entry.visit});
     }
-    for (Desk& desk : desks_) {
-      if (desk.open) desk.settle();
-    }
-    welcome(homecoming);
+    entered_ = index;
   }
 
-  Homecoming expect(std::size_t count) { return {latencies_room(count), last_end_}; }
+  /// Who came through a gate, one after the other.
+  auto items_of(const Gate& gate) const noexcept {
+    return [came = gate.came.get(), arrivals = arrival_.data(), samples = sample_.data(), base = base_,
+            lead_ns = gate.lead_ns](std::size_t i) -> Item {
+      const std::size_t index = came[i].index();
+      return {arrivals[index] + lead_ns, came[i].key(base), arrivals[index],
+              static_cast<std::uint32_t>(samples[index])};
+    };
+  }
 
-  void welcome(const Homecoming& homecoming) {
-    const std::int64_t* const latencies = latencies_room(0);
-    const auto count = static_cast<std::size_t>(homecoming.latency - latencies);
-    for (std::size_t i = 0; i < count; ++i) latency_ += latencies[i];
-    measure_written(count);
-    last_end_ = homecoming.last_ns;
-    ended_ += count;
-    counted_ += count;
+  /// Those of the window who come through a gate that no station serves from.
+  void admit(Gate& gate) {
+    const std::size_t count = gate.count();
+    const auto item_at = items_of(gate);
+    gate.next->make_room(count);
+    Item* to = gate.next->end();
+    for (std::size_t i = 0; i < count; ++i) {
+      Item item = item_at(i);
+      if (gate.enter != nullptr) {
+        item.at += jitter(*gate.enter, item.request(), 0) + jitter(*gate.up, item.request(), 1);
+      }
+      *to++ = item;
+    }
+    gate.next->add(count);
+    gate.clear();
   }
 
   /// Work through all stations, as far as nothing earlier can come from requests that arrive at or after `next`.
   void release(std::int64_t next) {
+    for (const std::unique_ptr<Gate>& gate : gates_) {
+      if (gate->next != nullptr) admit(*gate);
+    }
     std::fill(horizon_.begin(), horizon_.end(), forever);
     auto feed = feeds_.begin();
     const auto pass_on = [&](std::uint32_t source, std::int64_t from) {
@@ -503,27 +572,39 @@ class FeedForward final : public Queues::Core {
       }
     };
     pass_on(unbounded, next);
+    std::size_t loose = 0;
     for (const std::uint32_t station : order_) {
-      for (auto onward = feed; onward != feeds_.end() && onward->source == station; ++onward) {
-        inbox_[onward->target].make_room(inbox_[station].size());
-      }
       serve(station, horizon_[station]);
       pass_on(station, horizon_[station]);
+      loose += inbox_[station].loose.size();
     }
+    base_ += entered_;
     entered_ = 0;
-    // As many as are under way, so that looking through these costs no more than the requests do.
-    room_ = std::max(window, static_cast<std::size_t>(in_flight()));
+    // As many as are in no order, so that looking through these costs no more than the requests do.
+    room_ = std::max(least_room(), loose);
   }
 
+  /// So that looking through gates and stations costs no more than the requests do.
+  std::size_t least_room() const noexcept { return std::max(window, gates_.size() + desks_.size()); }
+
   void serve(std::uint32_t station, std::int64_t horizon) {
-    Items& items = inbox_[station];
-    if (items.size() == 0) return;
-    const std::span<const Item> due = arrange(items, served_until_[station], horizon);
     Desk& desk = desks_[station];
+    if (desk.gate != nullptr) {
+      serve(desk, desk.gate->count(), items_of(*desk.gate));
+      desk.gate->clear();
+      return;
+    }
+    Inbox& inbox = inbox_[station];
+    parts_.clear();
+    const bool moved = arrange(inbox.loose, served_until_[station], horizon);
+    const std::size_t loose = parts_.empty() ? 0 : parts_.front().size();
+    served_until_[station] = std::max(served_until_[station], horizon);
+    for (auto& [source, run] : inbox.runs) take_due(run, horizon);
+    if (parts_.empty()) return;
+    const std::span<Item> due = merge_parts();
+    settle_ties(due);
     if (desk.steady()) {
-      for (std::size_t first = 0; first < due.size(); first += block) {
-        serve(desk, due.subspan(first, std::min(block, due.size() - first)));
-      }
+      serve(desk, due.size(), [due](std::size_t i) -> const Item& { return due[i]; });
     } else {
       switch (config_[station].instances) {
         case 0: run<any_number>(desk, due); break;
@@ -534,17 +615,163 @@ class FeedForward final : public Queues::Core {
         default: run<list>(desk, due); break;
       }
     }
-    served_until_[station] = std::max(served_until_[station], horizon);
-    if (due.data() == items.begin()) items.drop_front(due.size());
+    if (!moved) inbox.loose.drop_front(loose);
+    for (auto& [source, run] : inbox.runs) run.drop_front(due_of(run, horizon));
   }
 
-  void serve(Desk& desk, std::span<const Item> due) {
-    Homecoming homecoming = expect(due.size());
-    for (const Item& item : due) {
-      homecoming.go_on(visits_[item.visit()], desk.serve(item.at), item);
+  static std::size_t due_of(Items& run, std::int64_t horizon) {
+    const auto late =
+        std::partition_point(run.begin(), run.end(), [horizon](const Item& item) { return item.at < horizon; });
+    return static_cast<std::size_t>(late - run.begin());
+  }
+
+  void take_due(Items& run, std::int64_t horizon) {
+    const std::size_t count = due_of(run, horizon);
+    if (count == 0) return;
+    run.close();
+    parts_.emplace_back(run.begin(), count);
+  }
+
+  /// Parts that are in order, each followed by an item that is later than all, become one.
+  std::span<Item> merge_parts() {
+    std::size_t total = 0;
+    for (const std::span<Item> part : parts_) total += part.size() + 1;
+    if (parts_.size() > 1) {
+      for (std::vector<Item>& half : merged_) {
+        if (half.size() < total) half.resize(2 * total);
+      }
     }
-    desk.settle();
-    welcome(homecoming);
+    return merge_parts(0, parts_.size(), 0, 0);
+  }
+
+  /// Halves are in one of two places in turn, each where its parts would be.
+  std::span<Item> merge_parts(std::size_t first, std::size_t last, std::size_t offset, std::size_t depth) {
+    if (last - first == 1) return parts_[first];
+    const std::size_t middle = first + (last - first) / 2;
+    std::size_t behind = offset;
+    for (std::size_t i = first; i < middle; ++i) behind += parts_[i].size() + 1;
+    const std::span<Item> a = merge_parts(first, middle, offset, depth + 1);
+    const std::span<Item> b = merge_parts(middle, last, behind, depth + 1);
+    const std::span<Item> out = std::span(merged_[depth % 2]).subspan(offset, a.size() + b.size());
+    merge(a, b, out.data());
+    out.end()->at = forever;
+    return out;
+  }
+
+  /// By time. From the beginning and from the middle at once, so that one need not wait for the other.
+  static void merge(std::span<const Item> a, std::span<const Item> b, Item* out) noexcept {
+    const std::size_t count = a.size() + b.size();
+    const std::size_t half = count / 2;
+    // How many of a are among the first half: those that are not later than what of b would be there in their place.
+    std::size_t low = half > b.size() ? half - b.size() : 0;
+    for (std::size_t high = std::min(half, a.size()); low < high;) {
+      const std::size_t middle = (low + high) / 2;
+      if (b[half - middle - 1].at < a[middle].at) {
+        high = middle;
+      } else {
+        low = middle + 1;
+      }
+    }
+    // By arithmetic on addresses: compilers like to make a branch of a choice, and this one cannot be predicted.
+    struct Merge {
+      const std::byte* a;
+      const std::byte* b;
+      Item* out;
+      static std::int64_t at(const std::byte* item) noexcept { return reinterpret_cast<const Item*>(item)->at; }
+      void step() noexcept {
+        constexpr std::ptrdiff_t size = sizeof(Item);
+        const std::ptrdiff_t right = at(b) < at(a) ? -1 : 0;
+        *out++ = *reinterpret_cast<const Item*>(a + ((b - a) & right));
+        b += size & right;
+        a += size & ~right;
+      }
+    };
+    const auto bytes = [](std::span<const Item> items, std::size_t from) { return std::as_bytes(items.subspan(from)); };
+    Merge front{bytes(a, 0).data(), bytes(b, 0).data(), out};
+    Merge back{bytes(a, low).data(), bytes(b, half - low).data(), out + half};
+    for (std::size_t i = 0; i < half; ++i) {
+      front.step();
+      back.step();
+    }
+    if (count % 2 != 0) back.step();
+  }
+
+  /// Those who come at the same time are served in the order of requests.
+  static void settle_ties(std::span<Item> due) {
+    for (std::size_t i = 1; i < due.size(); ++i) {
+      if (due[i].at != due[i - 1].at || due[i].key > due[i - 1].key) continue;
+      const auto same = [at = due[i].at](const Item& item) { return item.at == at; };
+      std::size_t first = i - 1;
+      while (first > 0 && same(due[first - 1])) --first;
+      const auto last = std::find_if_not(due.begin() + static_cast<std::ptrdiff_t>(i), due.end(), same);
+      std::sort(due.begin() + static_cast<std::ptrdiff_t>(first), last, earlier);
+      i = static_cast<std::size_t>(last - due.begin());
+    }
+  }
+
+  /// Serve at a steady station; `item_at` gives who comes, in order.
+  template <class ItemAt>
+  void serve(Desk& desk, std::size_t count, ItemAt item_at) {
+    Items& next = desk.next == nullptr ? spread_ : *desk.next;
+    for (std::size_t first = 0; first < count; first += block) {
+      const std::size_t last = std::min(count, first + block);
+      next.make_room(last - first);
+      serve(desk, first, last, item_at, next);
+      if (desk.next == nullptr) {
+        for (const Item& item : std::span(spread_.begin(), spread_.size())) visits_[item.visit() - 1].next->push(item);
+        spread_.clear();
+      }
+    }
+  }
+
+  /// Who goes on and who goes home is written to both places, as nobody could predict where a branch would lead.
+  template <class ItemAt>
+  void serve(Desk& desk, std::size_t first, std::size_t last, const ItemAt& item_at, Items& next) {
+    const Visit* const visits = visits_.data();
+    const std::size_t instances = desk.instances;
+    const std::int64_t service_ns = desk.service_ns;
+    std::int64_t* free = desk.times.data();
+    std::int64_t* const latencies = latencies_room(last - first);
+    std::int64_t* latency = latencies;
+    Item* on = next.end();
+    for (std::size_t i = first; i < last; ++i) {
+      free[instances] = std::max(*free, item_at(i).at) + service_ns;
+      ++free;
+    }
+    const std::int64_t* end = free - (last - first) + instances;
+    __extension__ unsigned __int128 waited_ns = 0;
+    std::int64_t waited_ns_max = desk.wait_ns_max;
+    std::int64_t last_ns = last_end_;  // no end is later, and the last is not earlier once all are home
+    for (std::size_t i = first; i < last; ++i) {
+      const auto& item = item_at(i);
+      const std::int64_t done = *end++;
+      const std::int64_t waited = done - service_ns - item.at;
+      waited_ns += static_cast<std::uint64_t>(waited);
+      waited_ns_max = std::max(waited_ns_max, waited);
+      const Visit& visit = visits[item.visit()];
+      const std::int64_t then = done + visit.after_ns;
+      const std::size_t onward = visit.onward;
+      *on = {then, item.key + 1, item.arrival, item.sample};
+      on += onward;
+      *latency = then - item.arrival;
+      latency += 1 - onward;
+      last_ns = std::max(last_ns, then);
+    }
+    std::copy(free, free + instances, desk.times.data());
+    next.add(static_cast<std::size_t>(on - next.end()));
+    desk.served += last - first;
+    desk.wait_ns += static_cast<Wide>(waited_ns);
+    desk.wait_ns_max = waited_ns_max;
+    last_end_ = last_ns;
+    welcome(static_cast<std::size_t>(latency - latencies));
+  }
+
+  void welcome(std::size_t count) {
+    const std::int64_t* const latencies = latencies_room(0);
+    for (std::size_t i = 0; i < count; ++i) latency_ += latencies[i];
+    measure_written(count);
+    ended_ += count;
+    counted_ += count;
   }
 
   /// Serve items in order. `Instances`: their number if it is small and common, or how they are kept.
@@ -627,19 +854,19 @@ class FeedForward final : public Queues::Core {
     }
   }
 
-  /// Those who arrive before `horizon`, by time, then request; all arrive at `low` or later. What is in order stays
-  /// where it is; else they move to `due_`: into about twice as many buckets of time as there are items, then by
-  /// insertion.
-  std::span<const Item> arrange(Items& items, std::int64_t low, std::int64_t horizon) {
+  /// Those who arrive before `horizon` become a part, by time, then request; all arrive at `low` or later. What is in
+  /// order stays where it is; else they move (true) to `due_`: into about twice as many buckets of time as there are
+  /// items, then by insertion.
+  bool arrange(Items& items, std::int64_t low, std::int64_t horizon) {
+    if (items.size() == 0) return false;
     const std::span<Item> all{items.begin(), items.end()};
     const auto by_time = [](const Item& a, const Item& b) { return a.at < b.at; };
     if (std::is_sorted(all.begin(), all.end(), earlier)) {
-      const auto late =
-          std::partition_point(all.begin(), all.end(), [&](const Item& item) { return item.at < horizon; });
-      return all.first(static_cast<std::size_t>(late - all.begin()));
+      take_due(items, horizon);
+      return false;
     }
     if (low == INT64_MIN) low = std::min_element(all.begin(), all.end(), by_time)->at;
-    if (horizon <= low) return {};
+    if (horizon <= low) return false;
     const std::int64_t high = horizon == forever ? std::max_element(all.begin(), all.end(), by_time)->at + 1 : horizon;
     const auto range = static_cast<std::uint64_t>(high - low);
     int shift = 0;
@@ -656,12 +883,15 @@ class FeedForward final : public Queues::Core {
       starts_[b] += starts_[b - 1];
     }
     const std::size_t count = starts_[buckets];
-    due_.resize(0);
-    rest_.resize(0);
+    if (count == 0) return false;
+    due_.clear();
+    rest_.clear();
     due_.make_room(count);
     rest_.make_room(all.size() - count);
-    due_.resize(count);
+    due_.add(count);
+    due_.close();
     Item* const due = due_.begin();
+    parts_.emplace_back(due, count);
     for (const Item& item : all) {
       if (item.at < high) {
         due[starts_[bucket(item)]++] = item;
@@ -669,10 +899,10 @@ class FeedForward final : public Queues::Core {
         rest_.push(item);
       }
     }
-    items.swap(rest_);
+    std::swap(items, rest_);
     if (most > 48) {  // crowded: insertion would be slow
-      std::sort(due_.begin(), due_.end(), earlier);
-      return {due, count};
+      std::sort(due, due + count, earlier);
+      return true;
     }
     for (std::size_t i = 1; i < count; ++i) {
       if (!earlier(due[i], due[i - 1])) continue;
@@ -681,7 +911,7 @@ class FeedForward final : public Queues::Core {
       for (; at > 0 && earlier(item, due[at - 1]); --at) due[at] = due[at - 1];
       due[at] = item;
     }
-    return {due, count};
+    return true;
   }
 };
 
