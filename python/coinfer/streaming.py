@@ -62,6 +62,7 @@ class Streamed(Run):
         outcomes: Path | None,
         requests: int | None,
         progress: Progress | None,
+        ahead: bool,
     ) -> None:
         source = iter(batches)
         first = next((batch for batch in source if len(batch)), None)
@@ -71,6 +72,9 @@ class Streamed(Run):
         nodes = tuple(dict.fromkeys((*compiler.network.ingress, *first.nodes)))
         lanes = self._lay_out(compiler, strategy, nodes, seed)
         columns = _columns(first, compiler, nodes)
+        following: Iterator[dict[str, Any]] = (_columns(batch, compiler, nodes) for batch in source if len(batch))
+        if ahead:
+            following = _ahead(following)
         chosen = choose(engine, compiler, self._plans, lanes, columns)
         if chosen == "direct":
             chosen = choose("auto", compiler, self._plans, lanes, columns, direct=False)
@@ -94,10 +98,10 @@ class Streamed(Run):
                     if progress is not None:
                         rate = done / max(time.perf_counter() - began, 1e-9)
                         progress(done, rate, None if requests is None else max(requests - done, 0) / rate)
-                    following = next((batch for batch in source if len(batch)), None)
-                    if following is None:
+                    after = next(following, None)
+                    if after is None:
                         break
-                    columns = _columns(following, compiler, nodes)
+                    columns = after
             except KeyboardInterrupt:
                 self.partial = True
             queues.finish()
@@ -187,7 +191,8 @@ def stream(
     predictions, network, strategy, seed, engine, warmup_ms
         As for `coinfer.replay`.
     threads : int
-        With two or more, the next batch is made or read while this one is replayed. Does not change any result.
+        With two or more, the next batch is made or read, and checked, while this one is replayed. Does not change any
+        result.
     outcomes : path, optional
         Parquet file to write one row per request to, as `Run.outcomes` gives them.
     requests : int, optional
@@ -218,7 +223,7 @@ def stream(
         batches = Trace.batches(batches)
     compiler = Compiler(predictions, network, threads)
     return Streamed(
-        _ahead(batches) if threads > 1 else batches,
+        batches,
         compiler,
         strategy,
         seed=seed,
@@ -227,6 +232,7 @@ def stream(
         outcomes=None if outcomes is None else Path(outcomes),
         requests=requests,
         progress=progress,
+        ahead=threads > 1,
     )
 
 
@@ -244,7 +250,7 @@ def _columns(batch: Trace, compiler: Compiler, nodes: tuple[str, ...]) -> dict[s
     return columns
 
 
-def _ahead(batches: Iterable[Trace]) -> Iterator[Trace]:
+def _ahead(batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Make batches in a thread of their own, two ahead at most."""
     ready: queue.Queue[Any] = queue.Queue(maxsize=2)
     closed = threading.Event()

@@ -132,3 +132,10 @@ def test_what_is_not_kept_is_not_given():
     backwards = [ci.Trace([5], ["d"], [0]), ci.Trace([4], ["d"], [0])]
     with pytest.raises(ci.BadValueError, match="request 1 arrives before"):
         stream(backwards, PREDS, NET, FORWARD)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_bad_batch_is_named_whoever_checks_it(threads):
+    bad = [ci.Trace([5], ["d"], [0]), ci.Trace([6], ["d"], [50])]
+    with pytest.raises(ci.BadValueError, match="asks for sample 50"):
+        stream(bad, PREDS, NET, FORWARD, threads=threads)
