@@ -51,4 +51,19 @@ TEST("a bound of one draws nothing") {
   CHECK(values == std::vector<std::int32_t>(100, 0));
 }
 
+TEST("a number falls into the first part that ends above it, with a table and without") {
+  std::vector<double> ends(40, 0.25);  // all but three are empty
+  ends.push_back(0.5);
+  ends.push_back(1.0);
+  ends.push_back(1.0);
+  std::vector<double> numbers = {0.0, 0.1, 0.25, 0.3, 0.5, 0x1.fffffffffffffp-1};
+  const std::vector<std::int32_t> expected = {0, 0, 40, 40, 41, 41};
+  for (const std::size_t more : {0U, 100U}) {
+    numbers.resize(expected.size() + more);
+    std::vector<std::int32_t> parts(numbers.size());
+    pick(ends, numbers, parts);
+    CHECK(std::vector(parts.begin(), parts.begin() + 6) == expected);
+  }
+}
+
 int main() { return check::run_all(); }

@@ -30,6 +30,12 @@ def test_arrivals():
     assert arrivals.now_ns == expected[-1]
 
 
+def test_uniforms():
+    uniforms = drawing.Uniforms(KEY)
+    drawn = np.concatenate([uniforms.draw(rows) for rows in PARTS])
+    np.testing.assert_array_equal(drawn, numpys().random(COUNT))
+
+
 @pytest.mark.parametrize("bound", [1, 2, 3, 10_000, 2**30 + 1, 2**31 - 1, 2**31])
 def test_integers(bound):
     integers = drawing.Integers(KEY, bound)
@@ -41,3 +47,23 @@ def test_integers(bound):
 def test_a_bound_that_int32_does_not_hold_is_refused(bound):
     with pytest.raises(ValueError, match="bound must be from 1 to"):
         drawing.Integers(KEY, bound)
+
+
+@pytest.mark.parametrize("width", [1, 1000])
+def test_pick_is_a_search(width):
+    """One number or many, few parts or runs of empty ones."""
+    numbers = numpys().random(100_000)
+    weights = np.where(np.arange(50 * width) % width == width // 2, np.repeat(numbers[:50], width), 0.0)
+    ends = np.cumsum(weights) / weights.sum()
+    ends /= ends[-1]
+    for asked in (numbers, numbers[:1], ends[:-1][ends[:-1] < 1], np.nextafter(ends, 0)):
+        np.testing.assert_array_equal(drawing.pick(ends, asked), np.searchsorted(ends, asked, side="right"))
+
+
+def test_pick_refuses_what_it_would_not_find():
+    for ends in ([], [0.5], [0.6, 0.4, 1.0]):
+        with pytest.raises(ValueError, match="ends must ascend to 1"):
+            drawing.pick(np.array(ends), np.array([0.5]))
+    for number in (-0.1, 1.0, np.nan):
+        with pytest.raises(ValueError, match="numbers must lie in"):
+            drawing.pick(np.array([0.5, 1.0]), np.array([number]))

@@ -1,7 +1,9 @@
 #include "coinfer/drawing/drawing.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <vector>
 
 #include "coinfer/cpu.hpp"
 #include "coinfer/drawing/ziggurat.hpp"
@@ -18,7 +20,9 @@ isa::Philox philox() {
   return isa::philox_baseline;
 }
 
-double uniform(Words& words) noexcept { return static_cast<double>(words.next() >> 11) * 0x1.0p-53; }
+double unit(std::uint64_t word) noexcept {
+  return static_cast<double>(static_cast<std::int64_t>(word >> 11)) * 0x1.0p-53;
+}
 
 struct Draw {
   const Layer* layer;
@@ -34,9 +38,9 @@ double exponential(Words& words) noexcept {
     const Draw draw = draw_of(words.next());
     const double x = draw.x();
     if (draw.inside()) return x;
-    if (draw.layer == ziggurat) return ziggurat_tail - std::log1p(-uniform(words));
+    if (draw.layer == ziggurat) return ziggurat_tail - std::log1p(-unit(words.next()));
     const double above = draw.layer[-1].height - draw.layer->height;
-    if (above * uniform(words) + draw.layer->height < std::exp(-x)) return x;
+    if (above * unit(words.next()) + draw.layer->height < std::exp(-x)) return x;
   }
 }
 
@@ -79,6 +83,16 @@ void Arrivals::draw(std::span<std::int64_t> times_ns) noexcept {
   now_ns_ = now;
 }
 
+void Uniforms::draw(std::span<double> values) noexcept {
+  while (!values.empty()) {
+    const auto ready = words_.ready();
+    const std::size_t count = std::min(ready.size(), values.size());
+    for (std::size_t i = 0; i < count; ++i) values[i] = unit(ready[i]);
+    words_.skip(count);
+    values = values.subspan(count);
+  }
+}
+
 std::uint32_t Integers::next() noexcept {
   const std::uint64_t word = words_.ready().front();
   if (halved_) words_.skip(1);
@@ -116,6 +130,31 @@ void Integers::draw(std::span<std::int32_t> values) noexcept {
       values.front() = value(found);
       values = values.subspan(1);
     }
+  }
+}
+
+void pick(std::span<const double> ends, std::span<const double> numbers, std::span<std::int32_t> parts) {
+  constexpr int steps_on_foot = 8;
+  const auto search = [&](std::size_t from, double number) {
+    return static_cast<std::size_t>(std::upper_bound(ends.begin() + from, ends.end(), number) - ends.begin());
+  };
+  if (numbers.size() < ends.size()) {  // the table would cost more than it saves
+    for (std::size_t i = 0; i < numbers.size(); ++i) parts[i] = static_cast<std::int32_t>(search(0, numbers[i]));
+    return;
+  }
+  std::vector<std::int32_t> first(std::bit_ceil(2 * ends.size() + 1));
+  const auto steps = static_cast<double>(first.size());
+  for (std::size_t step = 0, part = 0; step < first.size(); ++step) {
+    while (ends[part] <= static_cast<double>(step) / steps) ++part;
+    first[step] = static_cast<std::int32_t>(part);
+  }
+  for (std::size_t i = 0; i < numbers.size(); ++i) {
+    const double number = numbers[i];
+    auto part = static_cast<std::size_t>(first[static_cast<std::size_t>(number * steps)]);
+    part += ends[part] <= number ? 1 : 0;
+    for (int walked = 1; ends[part] <= number; ++walked)
+      part = walked < steps_on_foot ? part + 1 : search(part, number);
+    parts[i] = static_cast<std::int32_t>(part);
   }
 }
 

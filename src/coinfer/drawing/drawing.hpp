@@ -65,6 +65,17 @@ class Arrivals {
   double now_ns_ = 0.0;
 };
 
+/// random(): 53 bits, in [0, 1).
+class Uniforms {
+ public:
+  explicit Uniforms(PhiloxKey key) : words_(key) {}
+
+  void draw(std::span<double> values) noexcept;
+
+ private:
+  Words words_;
+};
+
 /// integers(bound, dtype=int32), 1 <= bound <= 2^31. With a bound of 1 nothing is drawn, as NumPy has it.
 class Integers {
  public:
@@ -79,5 +90,10 @@ class Integers {
   std::uint32_t bound_;
   bool halved_ = false;  // the low half of the next word has been used
 };
+
+/// Into which part of [0, 1) each number falls: the first whose end is above it. `ends` ascend to 1. A table over equal
+/// steps says where to look first, and few numbers lie more than a part from there; a power of two of steps, so that
+/// the step of a number is exact.
+void pick(std::span<const double> ends, std::span<const double> numbers, std::span<std::int32_t> parts);
 
 }  // namespace coinfer
