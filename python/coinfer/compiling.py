@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -250,6 +251,7 @@ class Compiler:
             self._legs[key] = (ns, pico_usd, jitters, hops if by_link else [])
         return self._legs[key]
 
+    @cached_property
     def stations(self) -> list[StationRow]:
         """Lay out every deployment as a place where requests wait: instances, batches, length of the queue.
 

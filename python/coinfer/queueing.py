@@ -120,7 +120,7 @@ def choose(
         need["feed-forward"] = need["hops"]
     elif columns.get("deadline_ns") is not None:
         need["feed-forward"] = "requests have deadlines"
-    elif not sim.Queues.feeds_forward(lanes, compiler.stations()):
+    elif not sim.Queues.feeds_forward(lanes, compiler.stations):
         need["feed-forward"] = (
             "it needs decisions that depend on the sample alone, stages of one member, links without a queue, and an "
             "order in which requests visit deployments"
@@ -170,7 +170,7 @@ class Queued:
             predictions.labels,
             predictions.class_count,
             self._seed,
-            self._compiler.stations(),
+            self._compiler.stations,
             2 * len(self.network.links),
             self._compiler.outputs,
             self.engine,
@@ -220,7 +220,7 @@ class Queued:
 
     def _stations(self, queues: sim.Queues) -> dict[str, Load]:
         loads = {}
-        rows = self._compiler.stations()
+        rows = self._compiler.stations
         for deployment, row, load in zip(self.network.deployments, rows, queues.stations(), strict=True):
             instances, max_batch, _, _, _, _, mean_ns = row
             known = load["served"] + load["rejected"] + load["dropped"] + load["refused"]

@@ -52,7 +52,7 @@ class Items {
   Item* end() noexcept { return end_; }
   std::size_t size() const noexcept { return static_cast<std::size_t>(end_ - begin_); }
   void push(const Item& item) {
-    make_room(1);
+    if (limit_ - end_ < 2) make_room(1);
     *end_++ = item;
   }
   /// For so many more.
@@ -97,11 +97,13 @@ struct Inbox {
 
 /// A visit of one station, and what follows it.
 struct alignas(64) Visit {
-  std::int64_t after_ns = 0;  // from the end of service to the next station, or to the ingress
-  std::uint32_t onward = 0;   // 1; 0 if home is next
+  std::int64_t after_ns = 0;         // from the end of service to the next station, or to the ingress
+  std::int64_t last_ns = INT64_MIN;  // when the last one was there, from a steady station
+  std::uint32_t onward = 0;          // 1; 0 if home is next
+  std::uint32_t home = 1;            // the other way round
   std::uint32_t station = 0;
-  Items* next = nullptr;  // of the next station
   std::uint32_t lane = 0;
+  Items* next = nullptr;   // of the next station
   std::uint32_t draw = 0;  // of this visit's way down; those that follow count on
   const Consult* consult = nullptr;
   const Leg* enter = nullptr;  // of the next stage, or the way back
@@ -109,16 +111,10 @@ struct alignas(64) Visit {
   bool random = false;         // ways that follow
 };
 
-/// One of the window, and its first visit: in one word.
-class Came {
- public:
-  Came() = default;
-  Came(std::size_t index, std::uint64_t visit) noexcept : word_(index << visit_bits | visit) {}
-  std::size_t index() const noexcept { return word_ >> visit_bits; }
-  std::uint64_t key(std::uint64_t base) const noexcept { return word_ + (base << visit_bits); }
-
- private:
-  std::uint64_t word_;
+/// One of the window, on the way to its first station.
+struct Came {
+  std::int64_t arrival;
+  std::uint64_t key;
 };
 
 /// Those of the window who come to a station by ways of one length, or by one random way.
@@ -319,7 +315,6 @@ class FeedForward final : public Queues::Core {
   std::uint64_t base_ = 0;
   std::size_t entered_ = 0;
   std::size_t room_ = window;  // for so many
-  std::vector<std::int64_t> arrival_;
   std::vector<std::int32_t> sample_;
   std::int64_t newest_ = INT64_MIN;
 
@@ -358,6 +353,7 @@ class FeedForward final : public Queues::Core {
           visit.enter = &lane.back[itinerary[i]];
         } else {
           visit.onward = 1;
+          visit.home = 0;
           visit.enter = &lane.enter[(itinerary[i] + std::size_t{1}) * stages + itinerary[i + 1]];
           visit.up = &lane.members[member(itinerary[i + 1])].up;
           visit.after_ns += visit.up->ns;
@@ -483,25 +479,15 @@ class FeedForward final : public Queues::Core {
 
   void enter(const Requests& batch, std::size_t first, std::size_t last) {
     const std::int64_t* const arrivals = batch.arrival_ns.data();
-    if (arrivals[first] < newest_ || !std::is_sorted(arrivals + first, arrivals + last)) {
-      throw std::invalid_argument("arrivals must not go back in time");
-    }
     if (arrived_ == 0) {
       for (Desk& desk : desks_) desk.start(arrivals[first]);
     }
-    newest_ = arrivals[last - 1];
     const std::size_t counted = std::lower_bound(arrivals + first, arrivals + last, options_.warmup_ns) - arrivals;
     if (counted < last) {
       first_ = std::min(first_, arrivals[counted]);
-      last_arrival_ = newest_;
+      last_arrival_ = arrivals[last - 1];
     }
-    if (arrival_.size() < room_) {
-      arrival_.resize(room_);
-      sample_.resize(room_);
-    }
-    std::copy(arrivals + first, arrivals + last, arrival_.begin() + static_cast<std::ptrdiff_t>(entered_));
-    std::copy(&batch.sample[first], &batch.sample[first] + (last - first),
-              sample_.begin() + static_cast<std::ptrdiff_t>(entered_));
+    if (sample_.size() < room_) sample_.resize(room_);
     deal(batch, first, counted, 0);
     deal(batch, counted, last, 1);
     if (options_.rows) {
@@ -516,29 +502,38 @@ class FeedForward final : public Queues::Core {
     // Codes in a pass of their own: what is written below goes where a code says, and as long as the processor does not
     // know where, it would not ask memory for the next one.
     std::array<std::uint32_t, block> entries;  // NOLINT(cppcoreguidelines-pro-type-member-init)
+    std::int32_t* const samples = sample_.data() + entered_;
+    std::int64_t newest = newest_;
+    bool back = false;
     for (std::size_t i = first; i < last; ++i) {
       const Door& door = doors[batch.lane[i]];
-      std::uint64_t& seen = door.seen[static_cast<std::uint32_t>(batch.sample[i])];
+      const std::int32_t sample = samples[i - first] = batch.sample[i];
+      std::uint64_t& seen = door.seen[static_cast<std::uint32_t>(sample)];
       entries[i - first] = static_cast<std::uint32_t>(door.entry + static_cast<std::uint16_t>(seen));
       seen += weight << code_bits;
+      back |= batch.arrival_ns[i] < newest;
+      newest = batch.arrival_ns[i];
     }
+    if (back) throw std::invalid_argument("arrivals must not go back in time");
+    newest_ = newest;
+    entered_ += last - first;
     Entry* const known = entries_.data();
-    std::size_t index = entered_;
+    const std::int64_t* const arrivals = batch.arrival_ns.data() + first;
+    std::uint64_t key = (batch.first + first) << visit_bits;
     for (std::size_t i = 0; i < last - first; ++i) {
       Entry& entry = known[entries[i]];
       entry.count += weight;
-      entry.gate->push({index++, entry.visit});
+      entry.gate->push({arrivals[i], key + entry.visit});
+      key += std::uint64_t{1} << visit_bits;
     }
-    entered_ = index;
   }
 
   /// Who came through a gate, one after the other.
   auto items_of(const Gate& gate) const noexcept {
-    return [came = gate.came.get(), arrivals = arrival_.data(), samples = sample_.data(), base = base_,
-            lead_ns = gate.lead_ns](std::size_t i) -> Item {
-      const std::size_t index = came[i].index();
-      return {arrivals[index] + lead_ns, came[i].key(base), arrivals[index],
-              static_cast<std::uint32_t>(samples[index])};
+    return [came = gate.came.get(), samples = sample_.data(), base = base_, lead_ns = gate.lead_ns](std::size_t i) {
+      const Came& one = came[i];
+      return Item{one.arrival + lead_ns, one.key, one.arrival,
+                  static_cast<std::uint32_t>(samples[(one.key >> visit_bits) - base])};
     };
   }
 
@@ -727,42 +722,40 @@ class FeedForward final : public Queues::Core {
   /// Who goes on and who goes home is written to both places, as nobody could predict where a branch would lead.
   template <class ItemAt>
   void serve(Desk& desk, std::size_t first, std::size_t last, const ItemAt& item_at, Items& next) {
-    const Visit* const visits = visits_.data();
-    const std::size_t instances = desk.instances;
     const std::int64_t service_ns = desk.service_ns;
-    std::int64_t* free = desk.times.data();
-    std::int64_t* const latencies = latencies_room(last - first);
+    const std::size_t count = last - first;
+    std::int64_t* const free = desk.times.data();
+    std::int64_t* const ends = free + desk.instances;
+    for (std::size_t i = 0; i < count; ++i) ends[i] = std::max(free[i], item_at(first + i).at) + service_ns;
+    Visit* const visits = visits_.data();
+    std::int64_t* const latencies = latencies_room(count);
     std::int64_t* latency = latencies;
     Item* on = next.end();
-    for (std::size_t i = first; i < last; ++i) {
-      free[instances] = std::max(*free, item_at(i).at) + service_ns;
-      ++free;
-    }
-    const std::int64_t* end = free - (last - first) + instances;
-    __extension__ unsigned __int128 waited_ns = 0;
-    std::int64_t waited_ns_max = desk.wait_ns_max;
-    std::int64_t last_ns = last_end_;  // no end is later, and the last is not earlier once all are home
-    for (std::size_t i = first; i < last; ++i) {
-      const auto& item = item_at(i);
-      const std::int64_t done = *end++;
-      const std::int64_t waited = done - service_ns - item.at;
+    std::uint64_t waited_ns = 0;
+    std::int64_t waited_ns_max = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+      const auto& item = item_at(first + i);
+      const std::int64_t waited = ends[i] - service_ns - item.at;
       waited_ns += static_cast<std::uint64_t>(waited);
       waited_ns_max = std::max(waited_ns_max, waited);
-      const Visit& visit = visits[item.visit()];
-      const std::int64_t then = done + visit.after_ns;
+      Visit& visit = visits[item.visit()];
+      const std::int64_t then = ends[i] + visit.after_ns;
+      visit.last_ns = then;
+      *latency = then - item.arrival;
+      latency += visit.home;
       const std::size_t onward = visit.onward;
       *on = {then, item.key + 1, item.arrival, item.sample};
       on += onward;
-      *latency = then - item.arrival;
-      latency += 1 - onward;
-      last_ns = std::max(last_ns, then);
     }
-    std::copy(free, free + instances, desk.times.data());
+    if (waited_ns_max >> 54 == 0) {
+      desk.wait_ns += static_cast<Wide>(waited_ns);
+    } else {  // may be more than a word holds
+      for (std::size_t i = 0; i < count; ++i) desk.wait_ns += ends[i] - service_ns - item_at(first + i).at;
+    }
+    desk.wait_ns_max = std::max(desk.wait_ns_max, waited_ns_max);
+    desk.served += count;
+    std::copy(ends + count - desk.instances, ends + count, free);
     next.add(static_cast<std::size_t>(on - next.end()));
-    desk.served += last - first;
-    desk.wait_ns += static_cast<Wide>(waited_ns);
-    desk.wait_ns_max = waited_ns_max;
-    last_end_ = last_ns;
     welcome(static_cast<std::size_t>(latency - latencies));
   }
 
@@ -842,8 +835,11 @@ class FeedForward final : public Queues::Core {
     row = out;
   }
 
-  /// What stations did.
+  /// What stations did, and when the last request was home.
   void put_down() {
+    for (const Visit& visit : visits_) {
+      if (visit.home != 0) last_end_ = std::max(last_end_, visit.last_ns);
+    }
     for (std::size_t d = 0; d < desks_.size(); ++d) {
       const Desk& desk = desks_[d];
       Load& load = station_loads_[d];
