@@ -27,6 +27,7 @@ struct World {
   std::vector<std::int32_t> lane;
   std::vector<std::int32_t> sample;
   std::vector<std::int64_t> deadline_ns;  // may be empty
+  std::size_t hurry_from = 0;             // row; earlier ones have none
   std::int64_t gossip_ns = 0;
   std::int64_t warmup_ns = 0;
 };
@@ -39,6 +40,8 @@ World world(std::uint32_t seed, std::size_t requests) {
   const auto below = [&](std::uint32_t n) { return static_cast<std::uint32_t>(random() % n); };
   const std::uint32_t tiers = 1 + below(4);
   const std::uint32_t wide = 1 + below(3);  // deployments of one tier
+  const bool calm = below(3) == 0;          // nothing is drawn
+  const std::uint32_t least = below(2);     // that a way takes
   for (std::size_t i = 0; i < samples; ++i) w.truth.push_back(static_cast<Label>(below(4)) - 1);
   w.label.resize(tiers);
   w.confidence.resize(tiers);
@@ -68,13 +71,13 @@ World world(std::uint32_t seed, std::size_t requests) {
       member.deployment = m * wide + below(wide);
       plan->members.push_back(member);
       plan->stages.push_back({m, 1, 0.2F * static_cast<float>(1 + below(4))});
-      const Law law = std::vector{Law::constant, Law::exponential, Law::gamma, Law::lognormal}[below(4)];
+      const Law law = std::vector{Law::constant, Law::exponential, Law::gamma, Law::lognormal}[calm ? 0 : below(4)];
       const double mean = 100.0 * (1 + below(8));
       lane.members.push_back({{}, {}, {law, law == Law::lognormal ? 5.5 : mean, 0.7, nullptr}, 7 * m});
     }
     const auto leg = [&] {
-      Leg way{100 * static_cast<std::int64_t>(below(12)), below(50), {}, {}};
-      if (below(3) == 0) way.jitters.push_back({below(6), 50.0});
+      Leg way{100 * static_cast<std::int64_t>(least + below(12)), below(50), {}, {}};
+      if (!calm && below(3) == 0) way.jitters.push_back({below(6), 50.0});
       return way;
     };
     for (std::uint32_t i = 0; i < (tiers + 1) * tiers; ++i) lane.enter.push_back(leg());
@@ -117,7 +120,7 @@ Found replayed(const World& w, QueueEngine engine, std::size_t part, bool rows_t
     const std::size_t rows = std::min(part, w.lane.size() - first);
     const auto cut = [&](const auto& values) { return std::span(values).subspan(first, rows); };
     const std::span<const std::int64_t> deadlines =
-        w.deadline_ns.empty() ? std::span<const std::int64_t>{} : cut(w.deadline_ns);
+        w.deadline_ns.empty() || first + rows <= w.hurry_from ? std::span<const std::int64_t>{} : cut(w.deadline_ns);
     queues.push({first, cut(w.lane), cut(w.sample), deadlines, cut(w.arrival_ns), {}});
     take();
   }
@@ -173,9 +176,11 @@ void check_same(const Found& a, const Found& b) {
 /// Requests in a hurry, and decisions that look at queues, at once or as they stood a while ago.
 void trouble(World& w, std::uint32_t seed) {
   std::mt19937 random(seed);
+  if (seed % 3 == 1) w.hurry_from = 300;
   if (seed % 3 != 0) {
     for (std::size_t i = 0; i < w.lane.size(); ++i) {
-      w.deadline_ns.push_back(random() % 4 == 0 ? INT64_MAX : 100 * static_cast<std::int64_t>(random() % 60));
+      const bool none = random() % 4 == 0 || i < w.hurry_from;
+      w.deadline_ns.push_back(none ? INT64_MAX : 100 * static_cast<std::int64_t>(random() % 60));
     }
   }
   if (seed % 2 == 0) w.gossip_ns = 700;
@@ -217,10 +222,12 @@ void steady(World& w, std::uint32_t seed) {
 
 TEST("on random networks all three engines give every request the same times, however the trace is cut") {
   std::size_t waited = 0;
+  std::size_t in_rounds = 0;
   for (std::uint32_t seed = 1; seed <= 150; ++seed) {
     const World w = world(seed, 600);
     CHECK(Queues::plain(w.stations));
     CHECK(Queues::feeds_forward(w.lanes, w.stations));
+    in_rounds += Queues::in_rounds(w.lanes, w.stations) ? 1 : 0;
     const Found events = replayed(w, QueueEngine::events, w.lane.size());
     check_same(replayed(w, QueueEngine::feed_forward, w.lane.size()), events);
     check_same(replayed(w, QueueEngine::feed_forward, 1 + seed % 97), events);
@@ -229,6 +236,7 @@ TEST("on random networks all three engines give every request the same times, ho
                                                      [](const Ended& row) { return row.outcome.queue_ns > 0; }));
   }
   CHECK(waited > 20000);
+  CHECK(in_rounds > 75);
 }
 
 TEST("events happen in order, however far apart or close together they are") {
@@ -279,9 +287,11 @@ TEST("sums are the same where no rows are kept") {
 TEST("hops and events agree on deadlines and on decisions that look at queues") {
   std::array<std::uint64_t, status_count> seen{};
   std::uint64_t dropped = 0;
+  std::size_t in_rounds = 0;
   for (std::uint32_t seed = 1; seed <= 150; ++seed) {
     World w = world(seed, 600);
     trouble(w, seed);
+    in_rounds += Queues::in_rounds(w.lanes, w.stations) ? 1 : 0;
     for (const bool rows : {true, false}) {
       const Found events = replayed(w, QueueEngine::events, 600, rows);
       check_same(replayed(w, QueueEngine::hops, 1 + seed % 89, rows), events);
@@ -292,6 +302,7 @@ TEST("hops and events agree on deadlines and on decisions that look at queues") 
   CHECK(seen[static_cast<std::size_t>(Status::degraded)] > 1000);
   CHECK(seen[static_cast<std::size_t>(Status::expired)] > 1000);
   CHECK(dropped > 1000);
+  CHECK(in_rounds > 75);
 }
 
 TEST("what an engine cannot do is refused") {

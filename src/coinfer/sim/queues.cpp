@@ -646,14 +646,14 @@ class Loop final : public Queues::Core {
   void arrive_hop(std::int64_t at, std::uint32_t place, Token token) {
     const Flight& flight = flights_[token.slot];
     FreeTimes& free = places_[place].free;
-    const std::int64_t start = free.none() ? at : std::max(at, free.first());
+    const std::int64_t start = std::max(at, free.first());
     if (watched_) places_[place].starts.push(start);
     if (start > at && start >= flight.deadline) return fail(token, start, at, false, place, true);
     const std::int64_t service = draw_service(flight, token.member, place, 1);
     begin_service(place, token.slot, token.member, at, start, service);
     begin_batch(place, 1, service, flight.counted);
     const std::int64_t done = start + service;
-    if (!free.none()) free.take(done);
+    free.take(done);
     token.phase = coming_down;
     served(done, token, true);
   }
@@ -1425,9 +1425,9 @@ Queues::Queues(std::vector<Lane> lanes, std::span<const Label> truth, std::size_
   } else {
     if (!options.outages.empty()) throw std::invalid_argument("hops know no outages");
     if (!plain(stations)) throw std::invalid_argument("hops cannot batch, nor bound a queue");
-    if (one_by_one(lanes)) {
+    if (in_rounds(lanes, stations)) {
       core_ =
-          make_hops(std::move(lanes), truth, classes, seed, std::move(stations), links, std::move(outputs), options);
+          make_rounds(std::move(lanes), truth, classes, seed, std::move(stations), links, std::move(outputs), options);
     } else {
       core_ = std::make_unique<Loop<false, false>>(std::move(lanes), truth, classes, seed, std::move(stations), links,
                                                    std::move(outputs), options);

@@ -26,30 +26,34 @@ inline std::int64_t travel(const Leg& leg, std::uint64_t seed, std::uint64_t req
   return ns;
 }
 
-/// When each instance is free: a ring, ascending from its head. Who is served last is mostly done last, so what becomes
-/// free later is looked for from the end.
+/// When each instance is free, ascending; always, if there is any number of them. Who is served last is mostly done
+/// last, so what becomes free later is looked for from the end. The times move on through a longer row, at whose end
+/// they go back to its beginning.
 class FreeTimes {
  public:
-  explicit FreeTimes(std::size_t instances = 0) : times_(instances, INT64_MIN) {}
-  bool none() const noexcept { return times_.empty(); }
-  std::int64_t first() const noexcept { return times_[head_]; }
+  explicit FreeTimes(std::size_t instances = 0)
+      : size_(instances),
+        row_(std::make_unique<std::int64_t[]>(row_size())),  // NOLINT(modernize-avoid-c-arrays)
+        head_(row_.get()) {
+    std::fill_n(row_.get(), row_size(), INT64_MIN);
+  }
+  std::int64_t first() const noexcept { return *head_; }
   /// The instance that is free first is so again at `done`.
   void take(std::int64_t done) noexcept {
-    const std::size_t size = times_.size();
-    std::size_t at = head_;
-    head_ = head_ + 1 == size ? 0 : head_ + 1;
-    while (at != head_) {
-      const std::size_t previous = (at == 0 ? size : at) - 1;
-      if (times_[previous] <= done) break;
-      times_[at] = times_[previous];
-      at = previous;
-    }
-    times_[at] = done;
+    if (size_ == 0) return;
+    std::int64_t* const head = ++head_;
+    std::int64_t* at = head + size_ - 1;
+    for (; at > head && at[-1] > done; --at) *at = at[-1];
+    *at = done;
+    if (head + size_ == row_.get() + row_size()) head_ = std::copy(head, head + size_, row_.get()) - size_;
   }
 
  private:
-  std::vector<std::int64_t> times_;
-  std::size_t head_ = 0;
+  std::size_t size_;
+  std::unique_ptr<std::int64_t[]> row_;  // NOLINT(modernize-avoid-c-arrays)
+  std::int64_t* head_;
+
+  std::size_t row_size() const noexcept { return 2 * size_ + 64; }
 };
 
 /// What a node knows of the wait at a station whose instances are all busy, with `ahead` requests waiting.
@@ -60,6 +64,8 @@ inline float wait_ahead_us(const Station& station, std::size_t ahead) noexcept {
 
 /// Whether every stage asks one member, and no link makes anybody wait.
 bool one_by_one(std::span<const Lane> lanes);
+
+std::int64_t lookahead(std::span<const Lane> lanes, std::span<const Station> stations);
 
 class Queues::Core {
  public:
@@ -202,8 +208,8 @@ std::unique_ptr<Queues::Core> make_feed_forward(std::vector<Lane> lanes, std::sp
                                                 std::size_t links, std::vector<Outputs> outputs,
                                                 const QueueOptions& options);
 
-std::unique_ptr<Queues::Core> make_hops(std::vector<Lane> lanes, std::span<const Label> truth, std::size_t classes,
-                                        std::uint64_t seed, std::vector<Station> stations, std::size_t links,
-                                        std::vector<Outputs> outputs, const QueueOptions& options);
+std::unique_ptr<Queues::Core> make_rounds(std::vector<Lane> lanes, std::span<const Label> truth, std::size_t classes,
+                                          std::uint64_t seed, std::vector<Station> stations, std::size_t links,
+                                          std::vector<Outputs> outputs, const QueueOptions& options);
 
 }  // namespace coinfer
