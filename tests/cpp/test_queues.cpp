@@ -27,7 +27,8 @@ struct World {
   std::vector<std::int32_t> lane;
   std::vector<std::int32_t> sample;
   std::vector<std::int64_t> deadline_ns;  // may be empty
-  std::size_t hurry_from = 0;             // row; earlier ones have none
+  std::vector<std::int32_t> priority;     // the same
+  std::size_t hurry_from = 0;             // row; earlier ones have neither
   std::int64_t gossip_ns = 0;
   std::int64_t warmup_ns = 0;
 };
@@ -104,9 +105,10 @@ struct Found {
   Tally tally;
 };
 
-Found replayed(const World& w, QueueEngine engine, std::size_t part, bool rows_too = true) {
+Found replayed(const World& w, QueueEngine engine, std::size_t part, bool rows_too = true, bool rounds = true) {
   QueueOptions options;
   options.engine = engine;
+  options.rounds = rounds;
   options.exact = false;
   options.rows = rows_too;
   options.warmup_ns = w.warmup_ns;
@@ -119,9 +121,10 @@ Found replayed(const World& w, QueueEngine engine, std::size_t part, bool rows_t
   for (std::size_t first = 0; first < w.lane.size(); first += part) {
     const std::size_t rows = std::min(part, w.lane.size() - first);
     const auto cut = [&](const auto& values) { return std::span(values).subspan(first, rows); };
-    const std::span<const std::int64_t> deadlines =
-        w.deadline_ns.empty() || first + rows <= w.hurry_from ? std::span<const std::int64_t>{} : cut(w.deadline_ns);
-    queues.push({first, cut(w.lane), cut(w.sample), deadlines, cut(w.arrival_ns), {}});
+    const auto of = [&](const auto& values) {
+      return values.empty() || first + rows <= w.hurry_from ? std::span(values).first(0) : cut(values);
+    };
+    queues.push({first, cut(w.lane), cut(w.sample), of(w.deadline_ns), cut(w.arrival_ns), of(w.priority)});
     take();
   }
   queues.finish();
@@ -150,6 +153,7 @@ void check_same(const Found& a, const Found& b) {
     CHECK_EQ(a.stations[d].dropped, b.stations[d].dropped);
     CHECK(a.stations[d].wait_ns == b.stations[d].wait_ns);
     CHECK_EQ(a.stations[d].wait_ns_max, b.stations[d].wait_ns_max);
+    CHECK_EQ(a.stations[d].batches, b.stations[d].batches);
   }
   CHECK(a.tally.status == b.tally.status);
   CHECK(a.tally.latency_ns == b.tally.latency_ns);
@@ -228,7 +232,8 @@ TEST("on random networks all three engines give every request the same times, ho
     CHECK(Queues::plain(w.stations));
     CHECK(Queues::feeds_forward(w.lanes, w.stations));
     in_rounds += Queues::in_rounds(w.lanes, w.stations) ? 1 : 0;
-    const Found events = replayed(w, QueueEngine::events, w.lane.size());
+    const Found events = replayed(w, QueueEngine::events, w.lane.size(), true, false);
+    check_same(replayed(w, QueueEngine::events, 1 + seed % 83), events);
     check_same(replayed(w, QueueEngine::feed_forward, w.lane.size()), events);
     check_same(replayed(w, QueueEngine::feed_forward, 1 + seed % 97), events);
     check_same(replayed(w, QueueEngine::hops, 1 + seed % 89), events);
@@ -278,7 +283,8 @@ TEST("sums are the same where no rows are kept") {
     } else {
       w.warmup_ns = 1000;
     }
-    const Found events = replayed(w, QueueEngine::events, 77, false);
+    const Found events = replayed(w, QueueEngine::events, 77, false, false);
+    check_same(replayed(w, QueueEngine::events, 1 + seed % 83, false), events);
     check_same(replayed(w, QueueEngine::feed_forward, 1 + seed % 97, false), events);
     check_same(replayed(w, QueueEngine::hops, 1 + seed % 89, false), events);
   }
@@ -293,7 +299,8 @@ TEST("hops and events agree on deadlines and on decisions that look at queues") 
     trouble(w, seed);
     in_rounds += Queues::in_rounds(w.lanes, w.stations) ? 1 : 0;
     for (const bool rows : {true, false}) {
-      const Found events = replayed(w, QueueEngine::events, 600, rows);
+      const Found events = replayed(w, QueueEngine::events, 600, rows, false);
+      check_same(replayed(w, QueueEngine::events, 1 + seed % 83, rows), events);
       check_same(replayed(w, QueueEngine::hops, 1 + seed % 89, rows), events);
       for (std::size_t i = 0; i < status_count; ++i) seen[i] += events.tally.status[i];
       for (const Load& load : events.stations) dropped += load.dropped;
@@ -303,6 +310,21 @@ TEST("hops and events agree on deadlines and on decisions that look at queues") 
   CHECK(seen[static_cast<std::size_t>(Status::expired)] > 1000);
   CHECK(dropped > 1000);
   CHECK(in_rounds > 75);
+}
+
+TEST("events in rounds and one after the other agree on priorities") {
+  for (std::uint32_t seed = 1; seed <= 100; ++seed) {
+    World w = world(seed, 600);
+    if (seed % 2 == 0) trouble(w, seed);
+    std::mt19937 random(seed);
+    for (std::size_t i = 0; i < w.lane.size(); ++i) {
+      w.priority.push_back(i < w.hurry_from ? 0 : static_cast<std::int32_t>(random() % 3));
+    }
+    for (const bool rows : {true, false}) {
+      const Found alone = replayed(w, QueueEngine::events, 600, rows, false);
+      check_same(replayed(w, QueueEngine::events, 1 + seed % 83, rows), alone);
+    }
+  }
 }
 
 TEST("what an engine cannot do is refused") {

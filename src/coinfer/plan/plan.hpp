@@ -99,7 +99,9 @@ inline std::int32_t judge(const Plan& plan, const View& view, bool can_go) noexc
   const Stage& stage = plan.stages[static_cast<std::size_t>(view.stage)];
   const float value = stage.curve == nullptr ? view.score : (*stage.curve)(view.score);
   const float bar = stage.per_us == 0.0F ? stage.threshold : stage.threshold - stage.per_us * view.wait_us;
-  return view.label >= 0 && value >= bar ? 0 : 1;
+  const int stops =
+      static_cast<int>(view.label >= 0) & static_cast<int>(value >= bar);  // no branch: nobody could guess
+  return 1 - stops;
 }
 
 }  // namespace coinfer

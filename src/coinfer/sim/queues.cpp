@@ -295,6 +295,7 @@ class Loop final : public Queues::Core {
           if (event.token.phase == striking) return strike(event.token.slot, event.time);
         }
         if (places_[place_of(event.order)].timer == event.time) {
+          if (watched_) touch(place_of(event.order), event.time);
           places_[place_of(event.order)].timer = -1;
           form(place_of(event.order), event.time);
         }
@@ -1404,6 +1405,14 @@ class Loop final : public Queues::Core {
   }
 };
 
+template <bool Listed, bool Faulty>
+std::unique_ptr<Queues::Core> make_loop(std::vector<Lane> lanes, std::span<const Label> truth, std::size_t classes,
+                                        std::uint64_t seed, std::vector<Station> stations, std::size_t links,
+                                        std::vector<Outputs> outputs, const QueueOptions& options) {
+  return std::make_unique<Loop<Listed, Faulty>>(std::move(lanes), truth, classes, seed, std::move(stations), links,
+                                                std::move(outputs), options);
+}
+
 }  // namespace
 
 Queues::Queues(std::vector<Lane> lanes, std::span<const Label> truth, std::size_t classes, std::uint64_t seed,
@@ -1412,26 +1421,24 @@ Queues::Queues(std::vector<Lane> lanes, std::span<const Label> truth, std::size_
   if (options.engine == QueueEngine::feed_forward) {
     core_ = make_feed_forward(std::move(lanes), truth, classes, seed, std::move(stations), links, std::move(outputs),
                               options);
-  } else if (options.engine == QueueEngine::events) {
-    const bool faulty = std::any_of(options.outages.begin(), options.outages.end(),
-                                    [](const Windows& windows) { return !windows.empty(); });
-    if (faulty) {
-      core_ = std::make_unique<Loop<true, true>>(std::move(lanes), truth, classes, seed, std::move(stations), links,
-                                                 std::move(outputs), options);
-    } else {
-      core_ = std::make_unique<Loop<true, false>>(std::move(lanes), truth, classes, seed, std::move(stations), links,
-                                                  std::move(outputs), options);
-    }
+    return;
+  }
+  const bool events = options.engine == QueueEngine::events;
+  const bool faulty = std::any_of(options.outages.begin(), options.outages.end(),
+                                  [](const Windows& windows) { return !windows.empty(); });
+  if (!events && !options.outages.empty()) throw std::invalid_argument("hops know no outages");
+  if (!events && !plain(stations)) throw std::invalid_argument("hops cannot batch, nor bound a queue");
+  const auto make = [&](auto maker) {
+    core_ = maker(std::move(lanes), truth, classes, seed, std::move(stations), links, std::move(outputs), options);
+  };
+  if (options.rounds && !faulty && plain(stations) && in_rounds(lanes, stations)) {
+    make(make_rounds);
+  } else if (!events) {
+    make(make_loop<false, false>);
+  } else if (faulty) {
+    make(make_loop<true, true>);
   } else {
-    if (!options.outages.empty()) throw std::invalid_argument("hops know no outages");
-    if (!plain(stations)) throw std::invalid_argument("hops cannot batch, nor bound a queue");
-    if (in_rounds(lanes, stations)) {
-      core_ =
-          make_rounds(std::move(lanes), truth, classes, seed, std::move(stations), links, std::move(outputs), options);
-    } else {
-      core_ = std::make_unique<Loop<false, false>>(std::move(lanes), truth, classes, seed, std::move(stations), links,
-                                                   std::move(outputs), options);
-    }
+    make(make_loop<true, false>);
   }
 }
 

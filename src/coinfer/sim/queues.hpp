@@ -47,6 +47,7 @@ struct QueueOptions {
   QueueEngine engine = QueueEngine::events;
   bool exact = true;            // keep every latency; else a sketch of them
   std::size_t expected = 0;     // so many requests, perhaps
+  bool rounds = true;           // where these do; else one event after the other
   bool rows = false;            // keep outcomes for take()
   std::uint64_t row_first = 0;  // of the requests [row_first, row_last)
   std::uint64_t row_last = UINT64_MAX;

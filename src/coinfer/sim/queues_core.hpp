@@ -58,7 +58,7 @@ class FreeTimes {
 
 /// What a node knows of the wait at a station whose instances are all busy, with `ahead` requests waiting.
 inline float wait_ahead_us(const Station& station, std::size_t ahead) noexcept {
-  const std::size_t batches = (ahead + station.max_batch) / station.max_batch;  // whole ones
+  const std::size_t batches = station.max_batch == 1 ? ahead + 1 : (ahead + station.max_batch) / station.max_batch;
   return static_cast<float>(static_cast<double>(batches) * station.mean_ns / station.instances * 1e-3);
 }
 

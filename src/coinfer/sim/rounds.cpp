@@ -11,6 +11,7 @@
 #include <limits>
 
 #include "coinfer/sim/agenda.hpp"
+#include "coinfer/sim/counter.hpp"
 #include "coinfer/sim/queues_core.hpp"
 #include "coinfer/sim/timetable.hpp"
 
@@ -65,7 +66,8 @@ struct alignas(64) Flight {
   std::uint32_t sample = 0;
   std::uint16_t course = 0;
   std::uint8_t consulted = 0;
-  std::uint8_t in_time = 0;  // stages whose answer the ingress would hold at the deadline
+  std::uint8_t in_time = 0;        // stages whose answer the ingress would hold at the deadline
+  std::int32_t level = INT32_MAX;  // of its priority; nothing said: after all others
 };
 
 /// Somebody came to a station at `at` and started, or gave up, at `start`; from then on it was free at `free`.
@@ -95,6 +97,7 @@ struct alignas(64) Desk {
   // those who were waiting then.
   bool watched = false;
   Ring<Passage> passages;
+  std::size_t passages_most = 64;
   std::size_t waiting = 0;  // of them; the others are later
   std::int64_t free_then = INT64_MIN;
   std::int64_t gossip_at = INT64_MIN;
@@ -153,12 +156,15 @@ struct Door {
   std::vector<std::uint64_t> count;  // [course x codes + code]
 };
 
+template <bool Listed>
 class Rounds final : public Queues::Core {
  public:
   Rounds(std::vector<Lane> lanes, std::span<const Label> truth, std::size_t classes, std::uint64_t seed,
          std::vector<Station> stations, std::size_t links, std::vector<Outputs> outputs, const QueueOptions& options)
       : Core(std::move(lanes), truth, classes, seed, std::move(stations), links, std::move(outputs), options),
-        desks_(config_.size()) {
+        desks_(config_.size()),
+        counters_(Listed ? config_.size() : 0),
+        inbox_(Listed ? config_.size() : 0) {
     for (std::size_t d = 0; d < config_.size(); ++d) desks_[d].free = FreeTimes(config_[d].instances);
     for (std::uint32_t lane = 0; lane < lanes_.size(); ++lane) lay_out(lane);
     open_desks();
@@ -182,7 +188,7 @@ class Rounds final : public Queues::Core {
     }
     newest_ = batch.arrival_ns[rows - 1];
     size_rounds(batch.arrival_ns);
-    if (plain_ && !batch.deadline_ns.empty()) complicate();
+    if (plain_ && !(batch.deadline_ns.empty() && batch.priority.empty())) complicate();
     plain_ ? push<true>(batch) : push<false>(batch);
     settle();
   }
@@ -199,6 +205,7 @@ class Rounds final : public Queues::Core {
       load.busy_ns = desk.busy_ns.total();
       load.wait_ns = desk.wait_ns.total();
       load.wait_ns_max = desk.wait_ns_max;
+      if (Listed) load.waiting_max = counters_[d].waiting_max;
     }
   }
 
@@ -233,6 +240,10 @@ class Rounds final : public Queues::Core {
 
  private:
   std::vector<Desk> desks_;
+  std::vector<Counter> counters_;  // [station], where there are; so too:
+  std::vector<Pile> inbox_;
+  std::vector<std::uint32_t> touched_;  // stations with something to do in this round
+  Pile closed_;
   std::vector<Step> steps_;  // of lanes whose requests are decided on the way: [lane][from][stage]; and of all ways
                              // decided ahead, one after the other
   std::vector<Question> questions_;  // [step]
@@ -251,8 +262,9 @@ class Rounds final : public Queues::Core {
   std::vector<std::uint32_t> starts_;
   std::array<Message, block> fresh_{};  // requests at open stations
   std::size_t fresh_count_ = 0;
-  // Of messages whose stages are closed.
+  // Of messages whose stages are closed, what requests do next: which, and so many.
   std::array<std::vector<std::uint32_t>, thens> then_;
+  std::array<std::size_t, thens> then_count_{};
   std::vector<Onward> onward_;
   bool plain_ = false;  // so far no deadlines; and nothing drawn, no rows, no warm-up, all courses known
   std::vector<Ending> endings_ = std::vector<Ending>(endings_max);
@@ -378,7 +390,7 @@ class Rounds final : public Queues::Core {
       if (!first || step.random || (known >= 0 && known != step.there_ns)) fed[step.station] = true;
       known = step.there_ns;
     }
-    for (Step& step : steps_) step.open = !fed[step.station];
+    for (Step& step : steps_) step.open = !Listed && !fed[step.station];
   }
 
   /// The course with one more stage.
@@ -502,10 +514,10 @@ class Rounds final : public Queues::Core {
 
   std::int64_t last_round() const noexcept { return forever >> table_.shift(); }
 
-  /// From now on there are deadlines. Those under way have none, but must know where they have been.
+  /// From now on there are deadlines or priorities. Those under way have none, but must know where they have been.
   void complicate() {
     plain_ = false;
-    table_.each([this](const Message& message) {
+    const auto know = [this](const Message& message) {
       const Step& step = steps_[message.step];
       Flight& flight = flights_[message.slot];
       flight.deadline = forever;
@@ -513,7 +525,16 @@ class Rounds final : public Queues::Core {
       flight.course = step.course;
       flight.consulted = step.nth;
       flight.in_time = 0;
+      flight.level = INT32_MAX;
+    };
+    table_.each([&](Timetable::Kind kind, const Message& message) {
+      if (kind != Timetable::wake) know(message);
     });
+    for (Counter& counter : counters_) {
+      for (auto& [level, line] : counter.lines) {
+        for (std::size_t i = 0; i < line.size(); ++i) know(line[i]);
+      }
+    }
   }
 
   template <bool Plain>
@@ -531,44 +552,55 @@ class Rounds final : public Queues::Core {
   template <bool Plain>
   void work(std::int64_t last) {
     do {
-      for (const Timetable::Kind kind : {Timetable::arrival, Timetable::decision}) {
-        table_.take(kind, due_);
-        if (due_.size() == 0) continue;
-        arrange();
-        kind == Timetable::arrival ? visit<Plain>(due_.all()) : decide<Plain>(due_.all());
-        due_.resize(0);
-        table_.put_back(due_);
+      table_.take(Timetable::arrival, due_);
+      if constexpr (Listed) {
+        attend<Plain>();
+      } else if (due_.size() > 0) {
+        arrange(due_);
+        proceed<Plain>(visit<Plain>(due_.all()));
       }
+      clear(due_);
+      table_.take(Timetable::decision, due_);
+      if (due_.size() > 0) {
+        arrange(due_);
+        decide<Plain>(due_.all());
+      }
+      clear(due_);
       table_.advance(last);
     } while (table_.round() < last);
   }
 
+  void clear(Pile& pile) {
+    pile.resize(0);
+    table_.put_back(pile);
+  }
+
   /// Put what is due in order of time, then request: into buckets of time, about one message each, then by insertion.
-  void arrange() {
+  void arrange(Pile& pile) {
     const Flight* const flights = flights_.data();
     const auto earlier = [flights](const Message& a, const Message& b) {
       if (a.time != b.time) return a.time < b.time;
       return flights[a.slot].request < flights[b.slot].request;
     };
-    const std::size_t count = due_.size();
+    const std::size_t count = pile.size();
     if (count > 12) {
       const std::int64_t low = table_.starts_at();
       const int shift = std::max(0, table_.shift() - static_cast<int>(std::bit_width(count)));
       const std::size_t buckets = std::size_t{1} << (table_.shift() - shift);
       starts_.assign(buckets + 1, 0);
       std::uint32_t* const starts = starts_.data();
-      for (const Message& message : due_.all()) ++starts[((message.time - low) >> shift) + 1];
+      for (const Message& message : pile.all()) ++starts[((message.time - low) >> shift) + 1];
       std::uint32_t sum = 0;
       for (std::size_t b = 1; b < buckets; ++b) starts[b] = sum += starts[b];
       sorted_.resize(count);
       Message* const sorted = sorted_.all().data();
-      for (const Message& message : due_.all()) {
+      for (const Message& message : pile.all()) {
         __builtin_prefetch(&flights[message.slot]);
         sorted[starts[(message.time - low) >> shift]++] = message;
       }
-      due_.swap(sorted_);
+      pile.swap(sorted_);
     }
-    Message* const due = due_.all().data();
+    Message* const due = pile.all().data();
     for (std::size_t i = 1; i < count; ++i) {
       if (!earlier(due[i], due[i - 1])) continue;
       const Message message = due[i];
@@ -620,13 +652,14 @@ class Rounds final : public Queues::Core {
       if constexpr (!Plain) {
         flight.deadline = forever;
         flight.consulted = flight.in_time = 0;
+        flight.level = batch.priority.empty() || batch.priority[i] == 0 ? INT32_MAX : batch.priority[i];
         reserve_row(flight.request);
         if (steps_[next].course == 0) next += opening(flight, steps_[next]);
         if (!batch.deadline_ns.empty() && !may_begin(flight, batch.deadline_ns[i], next)) continue;
       }
       enter<Plain>(arrivals[i], slot, next);
     }
-    visit<Plain>({fresh_.data(), fresh_count_});
+    if constexpr (!Listed) proceed<Plain>(visit<Plain>({fresh_.data(), fresh_count_}));
     fresh_count_ = 0;
   }
 
@@ -706,50 +739,144 @@ class Rounds final : public Queues::Core {
   }
 
   /// First come, first served: who comes starts as soon as an instance is free, and no one who comes later matters.
-  /// `due` is in order of time at every station.
+  /// `due` is in order of time at every station. Gives those whose stages are closed, and when.
   template <bool Plain>
-  void visit(std::span<Message> due) {
+  std::span<const Message> visit(std::span<Message> due) {
     make_room(due.size());
     const Step* const steps = steps_.data();
-    Flight* const flights = flights_.data();
     Desk* const desks = desks_.data();
-    std::array<std::uint32_t*, thens> then{then_[0].data(), then_[1].data(), then_[2].data()};
-    for (Message& message : due) {
+    std::uint32_t count = 0;
+    for (const Message& message : due) {
       const Step& step = steps[message.step];
-      Flight& flight = flights[message.slot];
       Desk& desk = desks[step.station];
       const std::int64_t at = message.time;
       const std::int64_t free = desk.free.first();
       const std::int64_t start = free > at ? free : at;
-      std::int64_t service = step.service_ns;
       if constexpr (!Plain) {
-        if (start >= flight.deadline && start > at) {
+        if (start > at && start >= flights_[message.slot].deadline) {
+          if (desk.watched) watch(desk, at, start);
           drop(message, start);
           continue;
         }
-        if (service < 0) service = draw(step, flight);
       }
-      const std::int64_t done = start + service;
-      desk.free.take(done);
+      desk.free.take(start + serve<Plain>(message, start, step, desk, due[count], count));
+      ++count;
       if (desk.watched) watch(desk, at, start);
-      flight.queue += start - at;
-      flight.service += service;
-      if (Plain || flight.arrival >= options_.warmup_ns) desk.note(start - at, service);
-      message.time = done + step.down_ns;
-      if constexpr (!Plain) {
-        if (step.random) message.time = come_down(step, flight, done);
-        if (flight.deadline != forever) hear(step, flight, message.time);
-      }
-      *then[step.then]++ = static_cast<std::uint32_t>(&message - due.data());
     }
-    go_home<Plain>(due, {then_[goes_home].data(), then[goes_home]});
-    for (const std::uint32_t i : std::span(then_[is_decided].data(), then[is_decided])) {
-      table_.post(Timetable::decision, due[i]);
+    return due.first(count);
+  }
+
+  /// A request that has waited since `who.time` is served from `start`; its stage is the `index`th that is `closed`.
+  /// Gives for how long.
+  template <bool Plain>
+  [[gnu::always_inline]] std::int64_t serve(const Message& who, std::int64_t start, const Step& step, Desk& desk,
+                                            Message& closed, std::uint32_t index) {
+    Flight& flight = flights_[who.slot];
+    const std::int64_t wait = start - who.time;
+    std::int64_t service = step.service_ns;
+    if constexpr (!Plain) {
+      if (service < 0) service = draw(step, flight);
     }
+    flight.queue += wait;
+    flight.service += service;
+    if (Plain || flight.arrival >= options_.warmup_ns) desk.note(wait, service);
+    closed = {start + service + step.down_ns, who.slot, who.step};
+    if constexpr (!Plain) {
+      if (step.random) closed.time = come_down(step, flight, start + service);
+      if (flight.deadline != forever) hear(step, flight, closed.time);
+    }
+    then_[step.then][then_count_[step.then]++] = index;
+    return service;
+  }
+
+  /// Stages are closed: what requests do next, one thing for all of them at a time, so that no branch depends on who
+  /// comes.
+  template <bool Plain>
+  void proceed(std::span<const Message> closed) {
+    const auto those = [this](Then then) { return std::span(then_[then]).first(std::exchange(then_count_[then], 0)); };
+    go_home<Plain>(closed, those(goes_home));
+    for (const std::uint32_t i : those(is_decided)) table_.post(Timetable::decision, closed[i]);
     Onward* onward = onward_.data();
-    for (const std::uint32_t i : std::span(then_[goes_on].data(), then[goes_on]))
-      *onward++ = {i, steps[due[i].step].next};
-    go_on<Plain>(due, {onward_.data(), onward});
+    for (const std::uint32_t i : those(goes_on)) *onward++ = {i, steps_[closed[i].step].next};
+    go_on<Plain>(closed, {onward_.data(), onward});
+  }
+
+  /// Who comes goes to the counters, and these work through the round.
+  template <bool Plain>
+  void attend() {
+    const auto touch = [this](std::uint32_t station) {
+      if (inbox_[station].size() == 0) touched_.push_back(station);
+    };
+    for (const Message& message : due_.all()) {
+      const std::uint32_t station = steps_[message.step].station;
+      touch(station);
+      Pile& inbox = inbox_[station];
+      if (inbox.full()) inbox.make_room(16);
+      inbox.push(message);
+    }
+    clear(due_);
+    table_.take(Timetable::wake, due_);
+    for (const Message& message : due_.all()) touch(message.slot);
+    for (const std::uint32_t station : touched_) {
+      arrange(inbox_[station]);
+      attend<Plain>(station, inbox_[station].all());
+      inbox_[station].resize(0);
+    }
+    touched_.clear();
+    proceed<Plain>(closed_.all());
+    closed_.resize(0);
+  }
+
+  template <bool Plain>
+  void attend(std::uint32_t station, std::span<const Message> due) {
+    Counter& counter = counters_[station];
+    const std::uint32_t instances = config_[station].instances;
+    const std::size_t most = counter.waiting + due.size();  // may be served
+    if (closed_.room() < most) closed_.make_room(most);
+    make_room(closed_.size() + most);
+    for (const Message& message : due) {
+      catch_up<Plain>(station, counter, message.time);
+      if (instances == 0 || counter.ends.size() < instances) {
+        start<Plain>(counter, message, message.time);
+      } else {
+        counter.line_up(Plain ? INT32_MAX : flights_[message.slot].level, message);
+        counter.waiting_max = std::max(counter.waiting_max, counter.waiting);
+      }
+      if (desks_[station].watched) watch(station, counter, halves(message.time) + 1);
+    }
+    if (counter.waiting == 0) return;
+    catch_up<Plain>(station, counter, table_.ends_at() - 1);
+    if (counter.waiting == 0 || counter.ends.first() == counter.woken_at) return;
+    counter.woken_at = counter.ends.first();
+    table_.post(Timetable::wake, {counter.woken_at, station, 0});
+  }
+
+  /// Instances that are done, until `at`, take who waits.
+  template <bool Plain>
+  [[gnu::always_inline]] void catch_up(std::uint32_t station, Counter& counter, std::int64_t at) {
+    const std::uint32_t instances = config_[station].instances;
+    while (!counter.ends.empty() && counter.ends.first() <= at) {
+      const std::int64_t done = counter.ends.first();
+      counter.ends.pop();
+      if (counter.waiting == 0) continue;
+      while (counter.waiting > 0 && counter.ends.size() < instances) {
+        const Message who = counter.call();
+        if (!Plain && flights_[who.slot].deadline <= done) {
+          drop(who, done);
+        } else {
+          start<Plain>(counter, who, done);
+        }
+      }
+      if (desks_[station].watched) watch(station, counter, halves(done));
+    }
+  }
+
+  template <bool Plain>
+  [[gnu::always_inline]] void start(Counter& counter, const Message& who, std::int64_t at) {
+    const Step& step = steps_[who.step];
+    const auto index = static_cast<std::uint32_t>(closed_.size());
+    const std::int64_t service = serve<Plain>(who, at, step, desks_[step.station], closed_.next(), index);
+    if (config_[step.station].instances > 0) counter.ends.push(at + service);
   }
 
   void make_room(std::size_t count) {
@@ -762,7 +889,6 @@ class Rounds final : public Queues::Core {
     const Step& step = steps_[message.step];
     Desk& desk = desks_[step.station];
     Flight& flight = flights_[message.slot];
-    if (desk.watched) watch(desk, message.time, start);
     flight.queue += start - message.time;
     desk.dropped += flight.arrival >= options_.warmup_ns ? 1 : 0;
     end(start, message.slot, step, true);
@@ -965,14 +1091,14 @@ class Rounds final : public Queues::Core {
     return options_.gossip_ns > 0 ? at / options_.gossip_ns * options_.gossip_ns - 1 : at;
   }
 
-  /// Keep a passage; and forget what nobody will ask about, two at a time, so that no more is kept than waits.
+  /// Keep a passage; and now and then forget what nobody will ask about.
   void watch(Desk& desk, std::int64_t at, std::int64_t start) {
     desk.passages.push({at, start, desk.free.first()});
+    if (desk.passages.size() < desk.passages_most) return;
     const std::int64_t past = told(table_.starts_at());
-    for (int i = 0; i < 2; ++i) {
-      if (desk.waiting < desk.passages.size() && desk.passages[desk.waiting].at < past) let_in(desk);
-      if (desk.waiting > 0 && desk.passages.front().start <= past) let_go(desk);
-    }
+    while (desk.waiting < desk.passages.size() && desk.passages[desk.waiting].at < past) let_in(desk);
+    while (desk.waiting > 0 && desk.passages.front().start <= past) let_go(desk);
+    desk.passages_most = 2 * desk.passages.size() + 64;
   }
 
   static void let_in(Desk& desk) noexcept { desk.free_then = desk.passages[desk.waiting++].free; }
@@ -993,10 +1119,28 @@ class Rounds final : public Queues::Core {
 
   /// The wait at `at`, after all that came earlier than `before`. Times never go back.
   float estimate_us(Desk& desk, std::uint32_t station, std::int64_t at, std::int64_t before) noexcept {
+    if (at < 0) return 0.0F;
+    if constexpr (Listed) {
+      Counter& counter = counters_[station];
+      counter.look_back(halves(at) + (before > at ? 1 : 0));
+      return counter.free_then <= at ? 0.0F : wait_ahead_us(config_[station], counter.waiting_then);
+    }
     while (desk.waiting < desk.passages.size() && desk.passages[desk.waiting].at < before) let_in(desk);
-    if (desk.free_then <= at) return 0.0F;
     while (desk.waiting > 0 && desk.passages.front().start <= at) let_go(desk);
-    return wait_ahead_us(config_[station], desk.waiting);
+    const float wait = wait_ahead_us(config_[station], desk.waiting);
+    return desk.free_then <= at ? 0.0F : wait;
+  }
+
+  static std::uint64_t halves(std::int64_t ns) noexcept { return 2 * static_cast<std::uint64_t>(ns); }
+
+  /// Keep how a counter stands now, at so many halves of a nanosecond: those who are done come before who comes.
+  void watch(std::uint32_t station, Counter& counter, std::uint64_t at) {
+    const std::uint32_t instances = config_[station].instances;
+    std::int64_t free = INT64_MIN;
+    if (instances > 0 && counter.ends.size() == instances) free = counter.waiting > 0 ? forever : counter.ends.first();
+    counter.marks.push({at, free, counter.waiting});
+    const std::int64_t past = told(table_.starts_at());
+    if (past > 0) counter.look_back(halves(past));
   }
 };
 
@@ -1073,8 +1217,12 @@ bool Queues::in_rounds(std::span<const Lane> lanes, std::span<const Station> sta
 std::unique_ptr<Queues::Core> make_rounds(std::vector<Lane> lanes, std::span<const Label> truth, std::size_t classes,
                                           std::uint64_t seed, std::vector<Station> stations, std::size_t links,
                                           std::vector<Outputs> outputs, const QueueOptions& options) {
-  return std::make_unique<Rounds>(std::move(lanes), truth, classes, seed, std::move(stations), links,
-                                  std::move(outputs), options);
+  if (options.engine == QueueEngine::hops) {
+    return std::make_unique<Rounds<false>>(std::move(lanes), truth, classes, seed, std::move(stations), links,
+                                           std::move(outputs), options);
+  }
+  return std::make_unique<Rounds<true>>(std::move(lanes), truth, classes, seed, std::move(stations), links,
+                                        std::move(outputs), options);
 }
 
 }  // namespace coinfer

@@ -15,7 +15,8 @@
 
 namespace coinfer {
 
-/// A request comes to where `step` leads, or is decided about where it has led.
+/// A request comes to where `step` leads, or is decided about where it has led; or a station (`slot`) goes on with
+/// those who wait.
 struct Message {
   std::int64_t time;
   std::uint32_t slot;
@@ -28,8 +29,10 @@ class Pile {
   bool full() const noexcept { return end_ == limit_; }
   std::size_t size() const noexcept { return static_cast<std::size_t>(end_ - first_.get()); }
   std::span<Message> all() noexcept { return {first_.get(), end_}; }
+  std::size_t room() const noexcept { return static_cast<std::size_t>(limit_ - end_); }
   /// There must be room.
   void push(const Message& message) noexcept { *end_++ = message; }
+  Message& next() noexcept { return *end_++; }
   void resize(std::size_t count) {
     if (first_.get() + count > limit_) make_room(count - size());
     end_ = first_.get() + count;
@@ -55,7 +58,7 @@ class Pile {
 
 class Timetable {
  public:
-  enum Kind : std::uint8_t { arrival, decision, kinds };
+  enum Kind : std::uint8_t { arrival, decision, wake, kinds };
 
   int shift() const noexcept { return shift_; }
   std::int64_t round() const noexcept { return round_; }
@@ -93,10 +96,11 @@ class Timetable {
   template <class F>
   void each(const F& f) {
     for (Pile& pile : piles_) {
-      for (const Message& message : pile.all()) f(message);
+      const auto kind = static_cast<Kind>((&pile - piles_.data()) % kinds);
+      for (const Message& message : pile.all()) f(kind, message);
     }
     for (const auto& [year, messages] : later_) {
-      for (const auto& [kind, message] : messages) f(message);
+      for (const auto& [kind, message] : messages) f(kind, message);
     }
   }
 
