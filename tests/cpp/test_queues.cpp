@@ -154,6 +154,7 @@ void check_same(const Found& a, const Found& b) {
     CHECK(a.stations[d].wait_ns == b.stations[d].wait_ns);
     CHECK_EQ(a.stations[d].wait_ns_max, b.stations[d].wait_ns_max);
     CHECK_EQ(a.stations[d].batches, b.stations[d].batches);
+    CHECK(a.stations[d].batch_size == b.stations[d].batch_size);
   }
   CHECK(a.tally.status == b.tally.status);
   CHECK(a.tally.latency_ns == b.tally.latency_ns);
@@ -312,19 +313,40 @@ TEST("hops and events agree on deadlines and on decisions that look at queues") 
   CHECK(in_rounds > 75);
 }
 
-TEST("events in rounds and one after the other agree on priorities") {
-  for (std::uint32_t seed = 1; seed <= 100; ++seed) {
+/// Batches of all sorts.
+void batches(World& w, std::uint32_t seed) {
+  std::mt19937 random(seed);
+  for (Station& station : w.stations) {
+    station.max_batch = 1 + static_cast<std::uint32_t>(random() % 6);
+    station.mean_ns = 400.0;
+    if (random() % 2 == 0) station.batch_delay_ns = 100 * static_cast<std::int64_t>(random() % 20);
+    for (std::uint32_t size = 1; size <= station.max_batch && station.max_batch > 1; ++size) {
+      if (random() % 4 == 0) station.preferred.push_back(size);
+    }
+    const std::size_t choices = random() % 3;
+    for (std::size_t i = 0; i < choices * station.max_batch; ++i) {
+      station.batch_ns.push_back(100 * static_cast<std::int64_t>(random() % 12));
+    }
+  }
+}
+
+TEST("events in rounds and one after the other agree on priorities and batches") {
+  std::uint64_t full = 0;
+  for (std::uint32_t seed = 1; seed <= 160; ++seed) {
     World w = world(seed, 600);
-    if (seed % 2 == 0) trouble(w, seed);
+    if (seed % 4 < 2) trouble(w, seed);
+    if (seed % 3 != 0) batches(w, seed);
     std::mt19937 random(seed);
-    for (std::size_t i = 0; i < w.lane.size(); ++i) {
-      w.priority.push_back(i < w.hurry_from ? 0 : static_cast<std::int32_t>(random() % 3));
+    for (std::size_t i = 0; i < w.lane.size() && seed % 5 != 0; ++i) {
+      w.priority.push_back(i < w.hurry_from + 100 ? 0 : static_cast<std::int32_t>(random() % 3));
     }
     for (const bool rows : {true, false}) {
       const Found alone = replayed(w, QueueEngine::events, 600, rows, false);
       check_same(replayed(w, QueueEngine::events, 1 + seed % 83, rows), alone);
+      for (const Load& load : alone.stations) full += load.batch_size.size() > 2 ? load.batch_size.back() : 0;
     }
   }
+  CHECK(full > 500);
 }
 
 TEST("what an engine cannot do is refused") {

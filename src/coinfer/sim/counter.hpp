@@ -1,14 +1,10 @@
-// A counter where requests wait, one instance each, within a priority first come, first served; with a list of when
-// instances are done.
+// A counter: a station that works through a round by itself, with a list of when its instances are done.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <utility>
-#include <vector>
 
-#include "coinfer/sim/agenda.hpp"
-#include "coinfer/sim/timetable.hpp"
+#include "coinfer/sim/waits.hpp"
 
 namespace coinfer {
 
@@ -16,7 +12,6 @@ namespace coinfer {
 class Ends {
  public:
   bool empty() const noexcept { return times_.empty(); }
-  std::size_t size() const noexcept { return times_.size(); }
   std::int64_t first() const noexcept { return times_[0]; }
   void pop() noexcept { times_.pop(); }
   void push(std::int64_t time) {
@@ -30,11 +25,15 @@ class Ends {
   Ring<std::int64_t> times_;
 };
 
-struct Counter {
-  Ends ends;                // of those who are served
-  std::size_t waiting = 0;  // in lines
-  std::size_t waiting_max = 0;
-  std::vector<std::pair<std::int32_t, Ring<Message>>> lines;  // by priority level, ascending; since `time`
+/// A request in line, by slot and step.
+struct Waiter {
+  std::int64_t since;
+  std::uint32_t slot;
+  std::uint32_t step;
+};
+
+struct Counter : Waits<Waiter> {
+  Ends ends;  // of those who are served
   std::int64_t woken_at = -1;
 
   /// How it stood, from `at` on, in halves of nanoseconds: so many waited, and unless somebody came, an instance was
@@ -53,24 +52,6 @@ struct Counter {
       free_then = marks.front().free;
       waiting_then = marks.front().waiting;
     }
-  }
-
-  void line_up(std::int32_t level, const Message& who) {
-    auto found = lines.begin();
-    while (found != lines.end() && found->first < level) ++found;
-    if (found == lines.end() || found->first != level) found = lines.insert(found, {level, {}});
-    found->second.push(who);
-    ++waiting;
-  }
-
-  /// Whose turn it is; somebody waits.
-  Message call() noexcept {
-    auto first = lines.begin();
-    while (first->second.empty()) ++first;
-    const Message who = first->second.front();
-    first->second.pop();
-    --waiting;
-    return who;
   }
 };
 

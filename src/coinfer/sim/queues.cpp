@@ -10,6 +10,7 @@
 #include "coinfer/sim/agenda.hpp"
 #include "coinfer/sim/outages.hpp"
 #include "coinfer/sim/queues_core.hpp"
+#include "coinfer/sim/waits.hpp"
 
 namespace coinfer {
 namespace {
@@ -123,17 +124,10 @@ struct Door {
 };
 
 /// A station at work. Hops use `free` and `starts`; events use the rest.
-struct Place {
+struct Place : Waits<Waiting> {
   FreeTimes free;
   Ring<std::int64_t> starts;  // of those who may still wait
-  std::uint32_t busy = 0;
-  std::size_t waiting = 0;
-  std::vector<std::pair<std::int32_t, Ring<Waiting>>> lines;  // by priority level, ascending
-  Ring<std::uint32_t> formed;                                 // batches that wait for an instance
-  std::size_t formed_requests = 0;
-  bool growing = false;  // the newest of them
-  std::int64_t timer = -1;
-  std::int64_t epoch = -1;  // of the gossip
+  std::int64_t epoch = -1;    // of the gossip
   float gossip_us = 0.0F;
 };
 
@@ -242,8 +236,7 @@ class Loop final : public Queues::Core {
   Agenda agenda_;
   std::int64_t horizon_ = 0;  // no request arrives before
   std::int64_t now_arrival_ = 0;
-  std::vector<std::vector<Waiting>> batches_;
-  std::vector<std::uint32_t> idle_batches_;
+  Batches<Waiting> batches_;
   std::int32_t first_level_ = 0;
   bool levels_ = false;            // requests have differed in priority
   std::vector<Ward> wards_;        // [station], where outages are; so too:
@@ -671,26 +664,20 @@ class Loop final : public Queues::Core {
     if (station.max_batch == 1) {
       if (instance) return start_one(place, {flight.request, at, token.slot, token.member}, at);
       if (p.waiting >= station.queue_max) return fail(token, at, at, true, place, true);
-      line(p, flight.level).push({flight.request, at, token.slot, token.member});
-      waits(place);
+      line_up(place, token, at);
       return;
     }
     if (p.waiting >= station.queue_max && (!instance || p.waiting != 0)) return fail(token, at, at, true, place, true);
-    line(p, flight.level).push({flight.request, at, token.slot, token.member});
-    waits(place);
+    line_up(place, token, at);
     form(place, at);
   }
 
-  void waits(std::uint32_t place) {
+  void line_up(std::uint32_t place, const Token& token, std::int64_t at) {
+    Place& p = places_[place];
+    const Flight& flight = flights_[token.slot];
+    p.line_up(flight.level, {flight.request, at, token.slot, token.member});
     Load& load = station_loads_[place];
-    load.waiting_max = std::max<std::uint64_t>(load.waiting_max, ++places_[place].waiting);
-  }
-
-  static Ring<Waiting>& line(Place& p, std::int32_t level) {
-    auto found = p.lines.begin();
-    while (found != p.lines.end() && found->first < level) ++found;
-    if (found == p.lines.end() || found->first != level) found = p.lines.insert(found, {level, {}});
-    return found->second;
+    load.waiting_max = std::max<std::uint64_t>(load.waiting_max, p.waiting);
   }
 
   void start_one(std::uint32_t place, const Waiting& who, std::int64_t at) {
@@ -715,20 +702,16 @@ class Loop final : public Queues::Core {
     Place& p = places_[place];
     --p.busy;
     if (token.member == whole_batch) {
-      dispatch(place, at);
+      Host host{*this, place, batches_};
+      p.dispatch(config_[place], at, host);
       form(place, at);
       const std::vector<Waiting> batch = std::move(batches_[token.slot]);
-      batches_[token.slot].clear();
-      idle_batches_.push_back(token.slot);
+      batches_.close(token.slot);
       for (const Waiting& who : batch) served(at, {who.slot, who.member, coming_down, 0}, batch.size() == 1);
       return;
     }
     while (p.waiting > 0 && p.busy < config_[place].instances) {
-      auto first = p.lines.begin();
-      while (first->second.empty()) ++first;
-      const Waiting who = first->second.front();
-      first->second.pop();
-      --p.waiting;
+      const Waiting who = p.call();
       if (flights_[who.slot].deadline <= at) {
         fail({who.slot, who.member, coming_down, 0}, at, who.since, false, place, false);
       } else {
@@ -738,123 +721,37 @@ class Loop final : public Queues::Core {
     served(at, token, true);
   }
 
-  /// Form batches as Triton's dynamic batcher does (2.51; tests/live holds it against a real server). A station with a
-  /// bounded queue or priorities forms a batch when an instance is idle. Any other forms up to two per instance ahead,
-  /// and the newest of them grows until it is served; that makes a difference only where sizes are preferred.
   void form(std::uint32_t place, std::int64_t at) {
-    const Station& station = config_[place];
-    Place& p = places_[place];
-    const bool ahead =
-        !station.preferred.empty() && station.queue_max == unbounded && !levels_ && station.instances > 0;
-    const auto room = [&] {
-      if (ahead) return p.formed.size() < std::size_t{2} * station.instances;
-      return station.instances == 0 || p.busy + p.formed.size() < station.instances;
-    };
-    const auto wanted = [&](std::size_t size) {
-      return station.preferred.empty() ? size == station.max_batch
-                                       : std::binary_search(station.preferred.begin(), station.preferred.end(), size);
-    };
-    const std::size_t largest = station.preferred.empty() ? station.max_batch : station.preferred.back();
-    while (p.waiting > 0 && room()) {
-      const std::size_t held = ahead && p.growing ? batches_[p.formed[p.formed.size() - 1]].size() : 0;
-      std::size_t pending = 0;
-      std::size_t best = 0;
-      bool full = false;  // no more than this batch holds now
-      bool closed = false;
-      std::int64_t oldest = forever;
-      for (auto& [level, line] : p.lines) {
-        for (std::size_t i = 0; i < line.size() && !full;) {
-          const Waiting who = line[i];
-          if (flights_[who.slot].deadline <= at) {
-            line.erase(i);
-            --p.waiting;
-            fail({who.slot, who.member, coming_down, 0}, at, who.since, false, place, false);
-            continue;
-          }
-          if (held + pending == largest && best == 0) closed = true;
-          full = held + pending == station.max_batch;
-          if (full) break;
-          oldest = std::min(oldest, who.since);
-          ++pending;
-          ++i;
-          if (wanted(held + pending)) best = pending;
-        }
-      }
-      const bool exceeded = station.batch_delay_ns > 0 && at - oldest >= station.batch_delay_ns;
-      std::size_t take = pending;
-      if (pending == 0) {
-        if (!full) return;
-        p.growing = false;
-        continue;
-      }
-      if (best > 0 && !exceeded) {
-        take = best;
-        closed = closed || station.batch_delay_ns == 0;
-      } else if (full || held + pending >= largest) {
-        closed = true;
-      } else if (!exceeded && station.batch_delay_ns > 0 && (closed || held == 0 || wanted(held))) {
-        const std::int64_t ring = oldest + station.batch_delay_ns;
-        if (p.timer < 0 || p.timer > ring) {
-          p.timer = ring;
-          agenda_.push({ring, order_of(Happening::timer, 0, place), {}});
-        }
-        return;
-      }
-      if (held == 0) {
-        std::uint32_t id = 0;
-        if (idle_batches_.empty()) {
-          id = static_cast<std::uint32_t>(batches_.size());
-          batches_.emplace_back();
-        } else {
-          id = idle_batches_.back();
-          idle_batches_.pop_back();
-        }
-        p.formed.push(id);
-      }
-      std::vector<Waiting>& batch = batches_[p.formed[p.formed.size() - 1]];
-      const std::size_t size = held + take;
-      for (auto& [level, line] : p.lines) {
-        for (; !line.empty() && batch.size() < size; line.pop()) batch.push_back(line.front());
-      }
-      p.waiting -= take;
-      p.formed_requests += take;
-      p.growing = ahead && !closed;
-      dispatch(place, at);
-    }
+    Host host{*this, place, batches_};
+    places_[place].form(config_[place], at, levels_, host);
   }
 
-  /// Hand formed batches to idle instances. Where batches may wait for company, those that have waited for too long and
-  /// fit go together.
-  void dispatch(std::uint32_t place, std::int64_t at) {
-    const Station& station = config_[place];
-    Place& p = places_[place];
-    while (!p.formed.empty() && (station.instances == 0 || p.busy < station.instances)) {
-      const std::uint32_t id = p.formed.front();
-      p.formed.pop();
-      std::vector<Waiting>& batch = batches_[id];
-      while (station.batch_delay_ns > 0 && !p.formed.empty() &&
-             at - batches_[p.formed.front()].front().since > station.batch_delay_ns &&
-             batch.size() + batches_[p.formed.front()].size() <= station.max_batch) {
-        const std::uint32_t other = p.formed.front();
-        p.formed.pop();
-        batch.insert(batch.end(), batches_[other].begin(), batches_[other].end());
-        batches_[other].clear();
-        idle_batches_.push_back(other);
-      }
-      p.formed_requests -= batch.size();
-      p.growing = p.growing && !p.formed.empty();
-      const Flight& first = flights_[batch.front().slot];
-      std::int64_t service = draw_service(first, batch.front().member, place, batch.size());
-      Token token{id, whole_batch, 0, 0};
-      if constexpr (Faulty) {
-        service = slowed(options_.outages[place], at, service);
-        mark(token, place, {{}, at, service, id});
-      }
-      for (const Waiting& who : batch) begin_service(place, who.slot, who.member, who.since, at, service);
-      begin_batch(place, batch.size(), service, first.counted);
-      ++p.busy;
-      agenda_.push({at + service, order_of(Happening::completion, batch.front().request, place), token});
+  /// What a station's batcher has to know.
+  struct Host {
+    Loop& loop;
+    std::uint32_t place;
+    Batches<Waiting>& batches;
+
+    std::int64_t deadline(const Waiting& who) const noexcept { return loop.flights_[who.slot].deadline; }
+    void miss(const Waiting& who, std::int64_t at) {
+      loop.fail({who.slot, who.member, coming_down, 0}, at, who.since, false, place, false);
     }
+    void ring(std::int64_t at) { loop.agenda_.push({at, order_of(Happening::timer, 0, place), {}}); }
+    void start(std::uint32_t id, std::int64_t at) { loop.start_batch(place, id, at); }
+  };
+
+  void start_batch(std::uint32_t place, std::uint32_t id, std::int64_t at) {
+    const std::vector<Waiting>& batch = batches_[id];
+    const Flight& first = flights_[batch.front().slot];
+    std::int64_t service = draw_service(first, batch.front().member, place, batch.size());
+    Token token{id, whole_batch, 0, 0};
+    if constexpr (Faulty) {
+      service = slowed(options_.outages[place], at, service);
+      mark(token, place, {{}, at, service, id});
+    }
+    for (const Waiting& who : batch) begin_service(place, who.slot, who.member, who.since, at, service);
+    begin_batch(place, batch.size(), service, first.counted);
+    agenda_.push({at + service, order_of(Happening::completion, batch.front().request, place), token});
   }
 
   /// A member has answered, or will not. The last one closes the stage.
@@ -1343,18 +1240,16 @@ class Loop final : public Queues::Core {
         continue;
       }
       lost.insert(lost.end(), batches_[job.batch].begin(), batches_[job.batch].end());
-      batches_[job.batch].clear();
-      idle_batches_.push_back(job.batch);
+      batches_.close(job.batch);
     }
     for (const Waiting& who : lost) {
       if (flights_[who.slot].counted) --station_loads_[place].served;
     }
     ward.jobs.clear();
     for (; !p.formed.empty(); p.formed.pop()) {
-      std::vector<Waiting>& batch = batches_[p.formed.front()];
+      const std::vector<Waiting>& batch = batches_[p.formed.front()];
       lost.insert(lost.end(), batch.begin(), batch.end());
-      batch.clear();
-      idle_batches_.push_back(p.formed.front());
+      batches_.close(p.formed.front());
     }
     p.formed_requests = 0;
     p.growing = false;
@@ -1431,7 +1326,7 @@ Queues::Queues(std::vector<Lane> lanes, std::span<const Label> truth, std::size_
   const auto make = [&](auto maker) {
     core_ = maker(std::move(lanes), truth, classes, seed, std::move(stations), links, std::move(outputs), options);
   };
-  if (options.rounds && !faulty && plain(stations) && in_rounds(lanes, stations)) {
+  if (options.rounds && !faulty && in_rounds(lanes, stations)) {
     make(make_rounds);
   } else if (!events) {
     make(make_loop<false, false>);

@@ -78,8 +78,8 @@ class Queues {
   /// Whether feed-forward would do: besides, decisions ahead, no groups, no queues at links, and an order of stations
   /// in which requests visit them.
   static bool feeds_forward(std::span<const Lane> lanes, std::span<const Station> stations);
-  /// Whether hops are worked through in rounds: every stage asks one member, no link makes anybody wait, and whatever a
-  /// request does next takes time to reach another station.
+  /// Whether hops and events are worked through in rounds: every stage asks one member, no link makes anybody wait, no
+  /// queue is bounded, and whatever a request does next takes time to reach another station.
   static bool in_rounds(std::span<const Lane> lanes, std::span<const Station> stations);
 
   /// Arrivals in order; needs arrival_ns.

@@ -103,9 +103,8 @@ struct alignas(64) Desk {
   std::int64_t gossip_at = INT64_MIN;
   float gossip_us = 0.0F;
 
-  void note(std::int64_t wait, std::int64_t service) noexcept {
+  void note(std::int64_t wait) noexcept {
     ++served;
-    busy_ns.add(service);
     wait_ns.add(wait);
     wait_ns_max = wait > wait_ns_max ? wait : wait_ns_max;
   }
@@ -200,12 +199,12 @@ class Rounds final : public Queues::Core {
     for (std::size_t d = 0; d < desks_.size(); ++d) {
       const Desk& desk = desks_[d];
       Load& load = station_loads_[d];
-      load.served = load.batches = load.batch_size[0] = desk.served;
+      load.served = desk.served;
+      if (config_[d].max_batch == 1) load.batches = load.batch_size[0] = desk.served;
       load.dropped = desk.dropped;
       load.busy_ns = desk.busy_ns.total();
       load.wait_ns = desk.wait_ns.total();
       load.wait_ns_max = desk.wait_ns_max;
-      if (Listed) load.waiting_max = counters_[d].waiting_max;
     }
   }
 
@@ -243,7 +242,11 @@ class Rounds final : public Queues::Core {
   std::vector<Counter> counters_;  // [station], where there are; so too:
   std::vector<Pile> inbox_;
   std::vector<std::uint32_t> touched_;  // stations with something to do in this round
+  Batches<Waiter> batches_;
   Pile closed_;
+  std::int32_t first_level_ = INT32_MAX;  // of priority
+  std::uint64_t first_request_ = 0;
+  std::int64_t levels_from_ = forever;  // then somebody had another
   std::vector<Step> steps_;  // of lanes whose requests are decided on the way: [lane][from][stage]; and of all ways
                              // decided ahead, one after the other
   std::vector<Question> questions_;  // [step]
@@ -517,9 +520,9 @@ class Rounds final : public Queues::Core {
   /// From now on there are deadlines or priorities. Those under way have none, but must know where they have been.
   void complicate() {
     plain_ = false;
-    const auto know = [this](const Message& message) {
-      const Step& step = steps_[message.step];
-      Flight& flight = flights_[message.slot];
+    const auto know = [this](const auto& who) {
+      const Step& step = steps_[who.step];
+      Flight& flight = flights_[who.slot];
       flight.deadline = forever;
       flight.seen = step.seen;
       flight.course = step.course;
@@ -533,6 +536,9 @@ class Rounds final : public Queues::Core {
     for (Counter& counter : counters_) {
       for (auto& [level, line] : counter.lines) {
         for (std::size_t i = 0; i < line.size(); ++i) know(line[i]);
+      }
+      for (std::size_t i = 0; i < counter.formed.size(); ++i) {
+        for (const Waiter& who : batches_[counter.formed[i]]) know(who);
       }
     }
   }
@@ -632,6 +638,7 @@ class Rounds final : public Queues::Core {
         steps[i - first] = door.first;
       }
     }
+    if (arrived_ == 0) first_request_ = batch.first + first;
     arrived_ += last - first;
     note_arrivals(batch.arrival_ns.subspan(first, last - first));
     std::array<std::uint32_t, block> slots;  // NOLINT(cppcoreguidelines-pro-type-member-init)
@@ -653,6 +660,8 @@ class Rounds final : public Queues::Core {
         flight.deadline = forever;
         flight.consulted = flight.in_time = 0;
         flight.level = batch.priority.empty() || batch.priority[i] == 0 ? INT32_MAX : batch.priority[i];
+        if (flight.request == first_request_) first_level_ = flight.level;
+        if (flight.level != first_level_) levels_from_ = std::min(levels_from_, arrivals[i]);
         reserve_row(flight.request);
         if (steps_[next].course == 0) next += opening(flight, steps_[next]);
         if (!batch.deadline_ns.empty() && !may_begin(flight, batch.deadline_ns[i], next)) continue;
@@ -772,21 +781,31 @@ class Rounds final : public Queues::Core {
   [[gnu::always_inline]] std::int64_t serve(const Message& who, std::int64_t start, const Step& step, Desk& desk,
                                             Message& closed, std::uint32_t index) {
     Flight& flight = flights_[who.slot];
-    const std::int64_t wait = start - who.time;
     std::int64_t service = step.service_ns;
     if constexpr (!Plain) {
       if (service < 0) service = draw(step, flight);
     }
-    flight.queue += wait;
-    flight.service += service;
-    if (Plain || flight.arrival >= options_.warmup_ns) desk.note(wait, service);
-    closed = {start + service + step.down_ns, who.slot, who.step};
-    if constexpr (!Plain) {
-      if (step.random) closed.time = come_down(step, flight, start + service);
-      if (flight.deadline != forever) hear(step, flight, closed.time);
-    }
+    if (Plain || flight.arrival >= options_.warmup_ns) desk.busy_ns.add(service);
+    pass<Plain>(flight, desk, start - who.time, service);
+    closed = {closing<Plain>(flight, step, start + service), who.slot, who.step};
     then_[step.then][then_count_[step.then]++] = index;
     return service;
+  }
+
+  template <bool Plain>
+  [[gnu::always_inline]] void pass(Flight& flight, Desk& desk, std::int64_t wait, std::int64_t service) const noexcept {
+    flight.queue += wait;
+    flight.service += service;
+    if (Plain || flight.arrival >= options_.warmup_ns) desk.note(wait);
+  }
+
+  /// When the stage is closed of a request whose service is done.
+  template <bool Plain>
+  [[gnu::always_inline]] std::int64_t closing(Flight& flight, const Step& step, std::int64_t done) const noexcept {
+    if constexpr (Plain) return done + step.down_ns;
+    const std::int64_t closed = step.random ? come_down(step, flight, done) : done + step.down_ns;
+    if (flight.deadline != forever) hear(step, flight, closed);
+    return closed;
   }
 
   /// Stages are closed: what requests do next, one thing for all of them at a time, so that no branch depends on who
@@ -830,39 +849,58 @@ class Rounds final : public Queues::Core {
   template <bool Plain>
   void attend(std::uint32_t station, std::span<const Message> due) {
     Counter& counter = counters_[station];
-    const std::uint32_t instances = config_[station].instances;
-    const std::size_t most = counter.waiting + due.size();  // may be served
+    const Station& config = config_[station];
+    const bool batched = config.max_batch > 1;
+    const std::size_t most = counter.waiting + counter.formed_requests + due.size();  // may be served
     if (closed_.room() < most) closed_.make_room(most);
     make_room(closed_.size() + most);
     for (const Message& message : due) {
-      catch_up<Plain>(station, counter, message.time);
-      if (instances == 0 || counter.ends.size() < instances) {
-        start<Plain>(counter, message, message.time);
+      catch_up<Plain>(station, message.time, message.time);
+      if (!batched && (config.instances == 0 || counter.busy < config.instances)) {
+        start<Plain>(counter, {message.time, message.slot, message.step}, message.time);
       } else {
-        counter.line_up(Plain ? INT32_MAX : flights_[message.slot].level, message);
-        counter.waiting_max = std::max(counter.waiting_max, counter.waiting);
+        counter.line_up(Plain ? INT32_MAX : flights_[message.slot].level, {message.time, message.slot, message.step});
+        std::uint64_t& longest = station_loads_[station].waiting_max;
+        longest = std::max<std::uint64_t>(longest, counter.waiting);
+        if (batched) form<Plain>(station, message.time, message.time >= levels_from_);
       }
       if (desks_[station].watched) watch(station, counter, halves(message.time) + 1);
     }
-    if (counter.waiting == 0) return;
-    catch_up<Plain>(station, counter, table_.ends_at() - 1);
-    if (counter.waiting == 0 || counter.ends.first() == counter.woken_at) return;
-    counter.woken_at = counter.ends.first();
-    table_.post(Timetable::wake, {counter.woken_at, station, 0});
+    if (counter.waiting + counter.formed_requests == 0) return;
+    catch_up<Plain>(station, table_.ends_at() - 1, table_.ends_at());
+    if (counter.waiting + counter.formed_requests == 0) return;
+    std::int64_t next = counter.ends.empty() ? forever : counter.ends.first();
+    if (counter.timer >= 0) next = std::min(next, counter.timer);
+    if (next == std::exchange(counter.woken_at, next)) return;
+    table_.post(Timetable::wake, {next, station, 0});
   }
 
-  /// Instances that are done, until `at`, take who waits.
+  /// Instances that are done, until `last`, take who waits; and batches are formed whose time has come before `end`.
   template <bool Plain>
-  [[gnu::always_inline]] void catch_up(std::uint32_t station, Counter& counter, std::int64_t at) {
-    const std::uint32_t instances = config_[station].instances;
-    while (!counter.ends.empty() && counter.ends.first() <= at) {
-      const std::int64_t done = counter.ends.first();
+  [[gnu::always_inline]] void catch_up(std::uint32_t station, std::int64_t last, std::int64_t end) {
+    Counter& counter = counters_[station];
+    const Station& config = config_[station];
+    for (;;) {
+      const std::int64_t done = counter.ends.empty() ? forever : counter.ends.first();
+      if (counter.timer >= 0 && counter.timer < end && counter.timer < done) {
+        const std::int64_t at = std::exchange(counter.timer, -1);
+        form<Plain>(station, at, at >= levels_from_);
+        if (desks_[station].watched) watch(station, counter, halves(at) + 1);
+        continue;
+      }
+      if (done > last) return;
       counter.ends.pop();
-      if (counter.waiting == 0) continue;
-      while (counter.waiting > 0 && counter.ends.size() < instances) {
-        const Message who = counter.call();
+      --counter.busy;
+      if (counter.waiting + counter.formed_requests == 0) continue;
+      if (config.max_batch > 1) {
+        Host<Plain> host{*this, station, batches_};
+        counter.dispatch(config, done, host);
+        form<Plain>(station, done, done > levels_from_);
+      }
+      while (config.max_batch == 1 && counter.waiting > 0 && counter.busy < config.instances) {
+        const Waiter who = counter.call();
         if (!Plain && flights_[who.slot].deadline <= done) {
-          drop(who, done);
+          drop({who.since, who.slot, who.step}, done);
         } else {
           start<Plain>(counter, who, done);
         }
@@ -872,11 +910,59 @@ class Rounds final : public Queues::Core {
   }
 
   template <bool Plain>
-  [[gnu::always_inline]] void start(Counter& counter, const Message& who, std::int64_t at) {
+  [[gnu::always_inline]] void start(Counter& counter, const Waiter& who, std::int64_t at) {
     const Step& step = steps_[who.step];
     const auto index = static_cast<std::uint32_t>(closed_.size());
-    const std::int64_t service = serve<Plain>(who, at, step, desks_[step.station], closed_.next(), index);
-    if (config_[step.station].instances > 0) counter.ends.push(at + service);
+    const Message message{who.since, who.slot, who.step};
+    const std::int64_t service = serve<Plain>(message, at, step, desks_[step.station], closed_.next(), index);
+    if (config_[step.station].instances == 0) return;  // nobody ever waits
+    ++counter.busy;
+    counter.ends.push(at + service);
+  }
+
+  template <bool Plain>
+  [[gnu::noinline]] void form(std::uint32_t station, std::int64_t at, bool levels) {
+    Host<Plain> host{*this, station, batches_};
+    counters_[station].form(config_[station], at, levels, host);
+  }
+
+  /// What a counter's batcher has to know.
+  template <bool Plain>
+  struct Host {
+    Rounds& rounds;
+    std::uint32_t station;
+    Batches<Waiter>& batches;
+
+    std::int64_t deadline(const Waiter& who) const noexcept {
+      return Plain ? forever : rounds.flights_[who.slot].deadline;
+    }
+    void miss(const Waiter& who, std::int64_t at) { rounds.drop({who.since, who.slot, who.step}, at); }
+    void ring(std::int64_t) const noexcept {}  // `timer` is looked at
+    void start(std::uint32_t id, std::int64_t at) { rounds.template start_batch<Plain>(station, id, at); }
+  };
+
+  /// As long as its first request has it.
+  template <bool Plain>
+  void start_batch(std::uint32_t station, std::uint32_t id, std::int64_t at) {
+    Desk& desk = desks_[station];
+    const std::vector<Waiter>& batch = batches_[id];
+    const Flight& first = flights_[batch.front().slot];
+    const std::int64_t service = draw(steps_[batch.front().step], first, batch.size());
+    if (Plain || first.arrival >= options_.warmup_ns) {
+      Load& load = station_loads_[station];
+      ++load.batches;
+      ++load.batch_size[batch.size() - 1];
+      desk.busy_ns.add(service);
+    }
+    for (const Waiter& who : batch) {
+      const Step& step = steps_[who.step];
+      Flight& flight = flights_[who.slot];
+      pass<Plain>(flight, desk, at - who.since, service);
+      then_[step.then][then_count_[step.then]++] = static_cast<std::uint32_t>(closed_.size());
+      closed_.push({closing<Plain>(flight, step, at + service), who.slot, who.step});
+    }
+    counters_[station].ends.push(at + service);
+    batches_.close(id);
   }
 
   void make_room(std::size_t count) {
@@ -1035,11 +1121,12 @@ class Rounds final : public Queues::Core {
     idle_.push_back(slot);
   }
 
-  std::int64_t draw(const Step& step, const Flight& flight) const {
+  std::int64_t draw(const Step& step, const Flight& flight, std::size_t size = 1) const {
     const Station& station = config_[step.station];
     if (!station.batch_ns.empty()) {
       const std::size_t choices = station.choices();
-      return station.batch_ns[choices == 1 ? 0 : Service::choose(seed_, flight.request, step.station, choices)];
+      const std::size_t choice = choices == 1 ? 0 : Service::choose(seed_, flight.request, step.station, choices);
+      return station.batch_ns[(size - 1) * choices + choice];
     }
     const Lane& lane = lanes_[step.lane];
     return lane.members[lane.plan->stages[step.stage].first].service.draw(seed_, flight.request, step.station,
@@ -1137,8 +1224,9 @@ class Rounds final : public Queues::Core {
   void watch(std::uint32_t station, Counter& counter, std::uint64_t at) {
     const std::uint32_t instances = config_[station].instances;
     std::int64_t free = INT64_MIN;
-    if (instances > 0 && counter.ends.size() == instances) free = counter.waiting > 0 ? forever : counter.ends.first();
-    counter.marks.push({at, free, counter.waiting});
+    const std::size_t waiting = counter.waiting + counter.formed_requests;
+    if (instances > 0 && counter.busy == instances) free = waiting > 0 ? forever : counter.ends.first();
+    counter.marks.push({at, free, waiting});
     const std::int64_t past = told(table_.starts_at());
     if (past > 0) counter.look_back(halves(past));
   }
@@ -1165,10 +1253,7 @@ namespace {
 
 /// The least that a service takes.
 std::int64_t shortest(const Service& law, const Station& station, std::size_t samples) {
-  if (!station.batch_ns.empty()) {
-    const auto single = station.batch_ns.begin();
-    return *std::min_element(single, single + static_cast<std::ptrdiff_t>(station.choices()));
-  }
+  if (!station.batch_ns.empty()) return *std::min_element(station.batch_ns.begin(), station.batch_ns.end());
   if (law.law == Law::constant) return to_ns(law.a);
   if (law.law != Law::measured) return 0;
   return to_ns(law.a * static_cast<double>(*std::min_element(law.measured_us, law.measured_us + samples)) * 1e3);
@@ -1211,7 +1296,9 @@ bool Queues::in_rounds(std::span<const Lane> lanes, std::span<const Station> sta
     return !lane.decisions && lane.plan->rule.opens &&
            (lane.plan->rule.per_request || lane.plan->rule.learn != nullptr);
   };
-  return one_by_one(lanes) && lookahead(lanes, stations) > 0 && std::none_of(lanes.begin(), lanes.end(), remembers);
+  const auto bounded = [](const Station& station) { return station.queue_max != unbounded; };
+  return one_by_one(lanes) && lookahead(lanes, stations) > 0 && std::none_of(lanes.begin(), lanes.end(), remembers) &&
+         std::none_of(stations.begin(), stations.end(), bounded);
 }
 
 std::unique_ptr<Queues::Core> make_rounds(std::vector<Lane> lanes, std::span<const Label> truth, std::size_t classes,
