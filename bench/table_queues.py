@@ -12,6 +12,8 @@ import os
 import sys
 import warnings
 
+import numpy as np
+
 import coinfer as ci
 import queue_peers as peers
 import test_queues as queues
@@ -60,6 +62,31 @@ def aware(requests, turns):
     table(contestants, dict.fromkeys(contestants, requests), turns)
 
 
+def crowded(requests, turns):
+    """The same stations with three priorities, deadlines of 200 ms, and batches of up to eight above the edge."""
+    net, preds = thirteen_stations(), predictions()
+    trace = ci.Trace.poisson(net, rate_rps=8000, requests=requests, samples=SAMPLES, seed=1)
+    levels = {"priority": (np.arange(requests) % 3).astype(np.int32)}
+    late = {"deadline_us": np.full(requests, 200_000.0)}
+    rows = {"priorities": (net, levels), "deadlines": (net, late), "batches": (batched(net), {})}
+    rows["all three"] = (batched(net), levels | late)
+    contestants = {}
+    for name, (network, columns) in rows.items():
+        part = ci.Trace(trace.arrival_ns, trace.ingress, trace.sample, nodes=trace.nodes, **columns)
+        contestants[f"events, {name}"] = (queues.ours("events"), network, preds, part, None)
+    table(contestants, dict.fromkeys(contestants, requests), turns)
+
+
+def batched(net):
+    """Regions and cloud wait up to a millisecond for batches of eight."""
+    many = {"max_batch": 8, "batch_delay_us": 1000.0}
+    deployments = [
+        ci.Deployment(d.model, d.node, instances=d.instances, service=d.service, **({} if d.model == "small" else many))
+        for d in net.deployments
+    ]
+    return ci.Network(net.nodes, net.links, [], deployments)
+
+
 def deadlines(requests, turns):
     """One deployment of eight instances, who is too late is dropped."""
     net, trace = queues.groups(requests)
@@ -81,4 +108,5 @@ if __name__ == "__main__":
     stations(requests, turns, ci.service.Constant)
     stations(requests, turns, ci.service.Exponential)
     aware(requests, turns)
+    crowded(requests, turns)
     deadlines(requests, turns)

@@ -31,7 +31,13 @@ class Pile {
   std::span<Message> all() noexcept { return {first_.get(), end_}; }
   std::size_t room() const noexcept { return static_cast<std::size_t>(limit_ - end_); }
   /// There must be room.
-  void push(const Message& message) noexcept { *end_++ = message; }
+  void push(const Message& message) noexcept {
+    // Part by part: what was just written so, a processor cannot read as a whole before it has reached the cache.
+    end_->time = message.time;
+    end_->slot = message.slot;
+    end_->step = message.step;
+    ++end_;
+  }
   Message& next() noexcept { return *end_++; }
   void resize(std::size_t count) {
     if (first_.get() + count > limit_) make_room(count - size());
