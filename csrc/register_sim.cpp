@@ -97,16 +97,17 @@ Requests requests_of(const py::object& lane, const py::object& sample, const py:
       (!requests.deadline_ns.empty() && requests.deadline_ns.size() != requests.sample.size())) {
     throw py::value_error("the columns of a trace differ in length");
   }
-  std::uint32_t highest_lane = 0;
-  std::uint32_t highest_sample = 0;
+  // The top bit of a number, or of what the largest allowed one exceeds it by, says that it is out of range.
+  std::uint32_t beyond = 0;
+  const auto last_lane = static_cast<std::uint32_t>(lanes - 1);
+  const auto last_sample = static_cast<std::uint32_t>(samples - 1);
   const std::size_t rows = requests.sample.size();
   for (std::size_t i = 0; i < rows; ++i) {
     const auto l = static_cast<std::uint32_t>(requests.lane[i]);
     const auto s = static_cast<std::uint32_t>(requests.sample[i]);
-    highest_lane = l > highest_lane ? l : highest_lane;
-    highest_sample = s > highest_sample ? s : highest_sample;
+    beyond |= l | (last_lane - l) | s | (last_sample - s);
   }
-  if (rows > 0 && (highest_lane >= lanes || highest_sample >= samples))
+  if (rows > 0 && (lanes == 0 || samples == 0 || beyond >> 31 != 0))
     throw py::index_error("a request's lane or sample is out of range");
   return requests;
 }
@@ -324,12 +325,18 @@ void register_queues(py::module_& sim) {
              self.queues->finish();
            })
       .def("tally", [](const HeldQueues& self) { return tally_of(self.queues->tally()); })
-      .def_property_readonly("latencies_ns",
-                             [](const py::object& self) {
-                               const std::span<const std::int64_t> latencies =
-                                   self.cast<const HeldQueues&>().queues->latencies();
-                               return lend(latencies.data(), {static_cast<py::ssize_t>(latencies.size())}, self);
-                             })
+      .def(
+          "nearest_ranks",
+          [](const HeldQueues& self, const py::object& shares) {
+            const auto asked = view<double>(shares, "shares");
+            std::vector<std::int64_t> out;
+            {
+              const py::gil_scoped_release release;
+              out = nearest_ranks(self.queues->latencies(), asked);
+            }
+            return give(std::move(out));
+          },
+          py::arg("shares"))
       .def("stations", [](const HeldQueues& self) { return loads_of(self.queues->stations()); })
       .def("links", [](const HeldQueues& self) { return loads_of(self.queues->links()); })
       .def("rescue",
@@ -438,19 +445,6 @@ void register_sim(py::module_& module) {
           py::arg("lane"), py::arg("sample"), py::arg("deadline_ns") = py::none(), py::arg("first") = 0,
           py::arg("threads") = 1);
 
-  sim.def(
-      "nearest_ranks",
-      [](const py::object& values, const py::object& shares) {
-        const auto numbers = view<std::int64_t>(values, "values");
-        const auto asked = view<double>(shares, "shares");
-        std::vector<std::int64_t> out;
-        {
-          const py::gil_scoped_release release;
-          out = nearest_ranks(numbers, asked);
-        }
-        return give(std::move(out));
-      },
-      py::arg("values"), py::arg("shares"));
   register_queues(sim);
   sim.def("philox", &philox, py::arg("counter"), py::arg("key"));
 }

@@ -196,7 +196,7 @@ class Queued:
         """Give the sums so far, with `stations` and `links` by name."""
         tally = queues.tally()
         if not len(tally["latencies_ns"]):
-            tally["latencies_ns"], tally["latency_counts"] = queues.latencies_ns, None
+            tally["nearest_ranks"] = queues.nearest_ranks
         tally["stations"] = self._stations(queues)
         tally["links"] = self._links(queues)
         tally["rescue"] = queues.rescue()

@@ -193,8 +193,8 @@ class Run:
     def _conclude(self, tally: dict[str, Any], engine: str, name: str | None) -> None:
         self._intervals: dict[int, dict[str, Estimate]] = {}
         self._latencies_ns: NDArray[np.int64] = tally["latencies_ns"]
-        counts = tally["latency_counts"]  # None: latencies are those of every request, in no order
-        self._latency_ranks: NDArray[np.uint64] | None = None if counts is None else np.cumsum(counts)
+        self._latency_ranks: NDArray[np.uint64] = np.cumsum(tally["latency_counts"])
+        self._nearest_ranks = tally.get("nearest_ranks")  # where the engine keeps latencies itself
         self.summary = self._summarise(tally, engine, name or self.strategy.name)
         warn_of_overload(self.summary.strategy, tally["stations"], tally["links"], self.network)
 
@@ -215,8 +215,8 @@ class Run:
         if np.any(~((shares >= 0) & (shares <= 1))):
             msg = f"quantiles must lie between 0 and 1, not {q!r}"
             raise BadValueError(msg)
-        if self._latency_ranks is None:
-            found = sim.nearest_ranks(self._latencies_ns, np.ascontiguousarray(shares.ravel()))
+        if self._nearest_ranks is not None:
+            found: NDArray[np.int64] = self._nearest_ranks(np.ascontiguousarray(shares.ravel()))
             return found.reshape(shares.shape) / 1e3
         # A quotient is rounded as the literal that a share was written as; a product q n may miss a whole number.
         total = float(self._latency_ranks[-1])

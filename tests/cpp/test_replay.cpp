@@ -203,13 +203,17 @@ TEST("nearest ranks are those of sorted values") {
   std::vector<std::int64_t> sorted = values;
   std::sort(sorted.begin(), sorted.end());
   const std::vector<double> shares{0.5, 0.0, 0.99, 1.0, 0.001, 0.5, 0.55};
-  const std::vector<std::int64_t> found = nearest_ranks(values, shares);
+  Times times;
+  times.push(std::span(values).first(3000));
+  for (const std::int64_t value : std::span(values).subspan(3000)) times.push(value);
+  CHECK(!times.small().empty() && !times.large().empty());
+  const std::vector<std::int64_t> found = nearest_ranks(times, shares);
   for (std::size_t i = 0; i < shares.size(); ++i) {
     std::size_t rank = 0;
     while (static_cast<double>(rank + 1) / static_cast<double>(sorted.size()) < shares[i]) ++rank;
     CHECK_EQ(found[i], sorted[rank]);
   }
-  CHECK(nearest_ranks({}, shares) == std::vector<std::int64_t>(shares.size()));
+  CHECK(nearest_ranks(Times(), shares) == std::vector<std::int64_t>(shares.size()));
 }
 
 int main() { return check::run_all(); }

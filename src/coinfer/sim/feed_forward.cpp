@@ -18,6 +18,7 @@
 #include <array>
 #include <limits>
 #include <map>
+#include <numeric>
 
 #include "coinfer/sim/queues_core.hpp"
 
@@ -192,6 +193,18 @@ struct Feed {
 
 constexpr std::int64_t later(std::int64_t at, std::int64_t lag) noexcept {
   return at > forever - lag ? forever : at + lag;
+}
+
+/// Of a block of times >= 0; in a word where they fit.
+Wide sum(std::span<const std::int64_t> times) noexcept {
+  std::uint64_t all = 0;
+  std::uint64_t bits = 0;
+  for (const std::int64_t ns : times) {
+    all += static_cast<std::uint64_t>(ns);
+    bits |= static_cast<std::uint64_t>(ns);
+  }
+  if (bits >> 54 == 0) return static_cast<Wide>(all);
+  return std::accumulate(times.begin(), times.end(), Wide{0});
 }
 
 /// Stations in an order in which requests visit them; empty if there is none.
@@ -726,10 +739,15 @@ class FeedForward final : public Queues::Core {
     const std::size_t count = last - first;
     std::int64_t* const free = desk.times.data();
     std::int64_t* const ends = free + desk.instances;
-    for (std::size_t i = 0; i < count; ++i) ends[i] = std::max(free[i], item_at(first + i).at) + service_ns;
+    const auto at = [&](std::size_t i) { return item_at(first + i).at; };
+    switch (desk.instances) {
+      case 1: find_ends<1>(ends, count, service_ns, at); break;
+      case 2: find_ends<2>(ends, count, service_ns, at); break;
+      default: find_ends<any_number>(ends, count, service_ns, at, desk.instances); break;
+    }
     Visit* const visits = visits_.data();
-    std::int64_t* const latencies = latencies_room(count);
-    std::int64_t* latency = latencies;
+    std::array<std::int64_t, block + 1> latencies;  // NOLINT(cppcoreguidelines-pro-type-member-init)
+    std::int64_t* latency = latencies.data();
     Item* on = next.end();
     std::uint64_t waited_ns = 0;
     std::int64_t waited_ns_max = 0;
@@ -756,15 +774,30 @@ class FeedForward final : public Queues::Core {
     desk.served += count;
     std::copy(ends + count - desk.instances, ends + count, free);
     next.add(static_cast<std::size_t>(on - next.end()));
-    welcome(static_cast<std::size_t>(latency - latencies));
+    welcome({latencies.data(), latency});
   }
 
-  void welcome(std::size_t count) {
-    const std::int64_t* const latencies = latencies_room(0);
-    for (std::size_t i = 0; i < count; ++i) latency_ += latencies[i];
-    measure_written(count);
-    ended_ += count;
-    counted_ += count;
+  /// Ends of services of those who come `at`, behind the last ends before. Few of these are kept in registers: to read
+  /// what was just written takes longer than all else here.
+  template <int Instances, class At>
+  static void find_ends(std::int64_t* ends, std::size_t count, std::int64_t service_ns, const At& at,
+                        std::size_t instances = Instances) {
+    std::size_t i = 0;
+    if constexpr (Instances > 0) {
+      std::array<std::int64_t, Instances> free;  // NOLINT(cppcoreguidelines-pro-type-member-init)
+      std::copy(ends - Instances, ends, free.begin());
+      for (; i + Instances <= count; i += Instances) {
+        for (std::size_t j = 0; j < Instances; ++j) ends[i + j] = free[j] = std::max(free[j], at(i + j)) + service_ns;
+      }
+    }
+    for (; i < count; ++i) ends[i] = std::max(*(ends + i - instances), at(i)) + service_ns;
+  }
+
+  void welcome(std::span<const std::int64_t> latencies) {
+    latency_ += sum(latencies);
+    measure(latencies);
+    ended_ += latencies.size();
+    counted_ += latencies.size();
   }
 
   /// Serve items in order. `Instances`: their number if it is small and common, or how they are kept.

@@ -1346,7 +1346,7 @@ bool Queues::plain(std::span<const Station> stations) {
 void Queues::push(const Requests& batch) { core_->push(batch); }
 void Queues::finish() { core_->finish(); }
 Tally Queues::tally() const { return core_->tally(); }
-std::span<const std::int64_t> Queues::latencies() const { return core_->latencies_.all(); }
+const Times& Queues::latencies() const { return core_->latencies_; }
 std::span<const Load> Queues::stations() const { return core_->station_loads_; }
 std::span<const Load> Queues::links() const { return core_->link_loads_; }
 std::uint64_t Queues::in_flight() const { return core_->in_flight(); }

@@ -89,8 +89,8 @@ class Queues {
 
   /// Throws std::logic_error if requests were lost or counted twice.
   Tally tally() const;
-  /// Of every counted request, in no order; empty if not exact: then the tally has a sketch of them.
-  std::span<const std::int64_t> latencies() const;
+  /// Of every counted request; empty if not exact: then the tally has a sketch of them.
+  const Times& latencies() const;
   std::span<const Load> stations() const;
   std::span<const Load> links() const;
   std::uint64_t in_flight() const;

@@ -120,7 +120,7 @@ class Queues::Core {
     return out;
   }
 
-  Times latencies_;  // of every counted request, in no order, if exact
+  Times latencies_;  // of every counted request, if exact
   std::vector<Load> station_loads_;
   std::vector<Load> link_loads_;
   std::int64_t first_ = forever;
@@ -152,14 +152,17 @@ class Queues::Core {
       sketch_.add(latency_ns);
     }
   }
-  /// The same for up to `count` latencies at once: where to write them; then how many there are.
-  std::int64_t* latencies_room(std::size_t count) { return latencies_.room(count); }
-  void measure_written(std::size_t count) {
+  /// Where up to `count` latencies may be written; then how many there are.
+  std::int64_t* latencies_room(std::size_t count) {
+    if (written_.size() < count) written_.resize(count);
+    return written_.data();
+  }
+  void measure_written(std::size_t count) { measure(std::span(written_).first(count)); }
+  void measure(std::span<const std::int64_t> latencies_ns) {
     if (options_.exact) {
-      latencies_.add(count);
+      latencies_.push(latencies_ns);
     } else {
-      const std::int64_t* const written = latencies_.room(0);
-      for (std::size_t i = 0; i < count; ++i) sketch_.add(written[i]);
+      for (const std::int64_t ns : latencies_ns) sketch_.add(ns);
     }
   }
 
@@ -176,6 +179,8 @@ class Queues::Core {
   }
 
  private:
+  std::vector<std::int64_t> written_;
+
   void check(const Lane& lane, std::size_t samples, std::size_t links) {
     const Plan& plan = *lane.plan;
     const std::size_t stages = plan.stages.size();

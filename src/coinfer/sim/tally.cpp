@@ -86,12 +86,13 @@ Weighted counted_times(std::span<std::int64_t> times) {
   return counted;
 }
 
-std::vector<std::int64_t> nearest_ranks(std::span<const std::int64_t> values, std::span<const double> shares) {
+std::vector<std::int64_t> nearest_ranks(const Times& times, std::span<const double> shares) {
   std::vector<std::int64_t> out(shares.size());
-  if (values.empty()) return out;
-  const auto all = static_cast<double>(values.size());
+  if (times.size() == 0) return out;
+  const auto all = static_cast<double>(times.size());
   std::vector<std::uint64_t> counts(Sketch::buckets);
-  for (const std::int64_t value : values) ++counts[Sketch::bucket(value)];
+  for (const std::uint32_t ns : times.small()) ++counts[Sketch::bucket(ns)];
+  for (const std::int64_t ns : times.large()) ++counts[Sketch::bucket(ns)];
 
   struct Wanted {
     std::size_t share;
@@ -112,10 +113,12 @@ std::vector<std::int64_t> nearest_ranks(std::span<const std::int64_t> values, st
     looked_at[bucket] = 1;
   }
   for (const Wanted& want : wanted) within[want.bucket].reserve(counts[want.bucket]);
-  for (const std::int64_t value : values) {
-    const std::size_t bucket = Sketch::bucket(value);
-    if (looked_at[bucket] != 0) within[bucket].push_back(value);
-  }
+  const auto look_at = [&](std::int64_t ns) {
+    const std::size_t bucket = Sketch::bucket(ns);
+    if (looked_at[bucket] != 0) within[bucket].push_back(ns);
+  };
+  for (const std::uint32_t ns : times.small()) look_at(ns);
+  for (const std::int64_t ns : times.large()) look_at(ns);
   for (const Wanted& want : wanted) {
     const auto at = within[want.bucket].begin() + static_cast<std::ptrdiff_t>(want.rank);
     std::nth_element(within[want.bucket].begin(), at, within[want.bucket].end());

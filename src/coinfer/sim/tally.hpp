@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "coinfer/sim/times.hpp"
 #include "coinfer/status.hpp"
 
 namespace coinfer {
@@ -63,9 +64,9 @@ struct Tally {
   std::int64_t quantile(double q) const;
 };
 
-/// The smallest of `values` that at least a share q of them does not exceed (nearest rank), for each q in [0, 1]. Two
+/// The smallest of the times that at least a share q of them does not exceed (nearest rank), for each q in [0, 1]. Two
 /// passes: a histogram says where the ranks are, and only what lies there is looked at more closely.
-std::vector<std::int64_t> nearest_ranks(std::span<const std::int64_t> values, std::span<const double> shares);
+std::vector<std::int64_t> nearest_ranks(const Times& times, std::span<const double> shares);
 
 /// Adds outcomes to tallies.
 class Ledger {
