@@ -223,6 +223,30 @@ void steady(World& w, std::uint32_t seed) {
   for (std::int32_t& lane : w.lane) lane = static_cast<std::int32_t>(random() % lanes);
 }
 
+std::int32_t toss(void* /*state*/, const View* view) { return view->uniform < 0.4 ? 0 : view->uniform < 0.8 ? 1 : 2; }
+
+/// Decisions by chance and by queues, ways of a nanosecond, services that take no time.
+void hasten(World& w, std::uint32_t seed) {
+  std::mt19937 random(seed);
+  for (Station& station : w.stations) station.mean_ns = 400.0;
+  for (Lane& lane : w.lanes) {
+    auto plan = std::make_shared<Plan>(*lane.plan);
+    if (random() % 2 == 0) {
+      plan->rule.advance = toss;
+      plan->rule.per_request = true;
+      plan->rule.jumps = seed % 3 == 0;
+    } else {
+      for (Stage& stage : plan->stages) stage.per_us = 0.4F;
+    }
+    lane.plan = plan;
+    lane.decisions = nullptr;
+    for (Leg& way : lane.enter) way.ns = seed % 2 == 0 ? 1 + way.ns / 1000 : way.ns;
+    for (Consult& member : lane.members) {
+      if (seed % 3 == 1 && random() % 4 == 0) member.service = {Law::constant, 0.0, 0.0, nullptr};
+    }
+  }
+}
+
 }  // namespace
 
 TEST("on random networks all three engines give every request the same times, however the trace is cut") {
@@ -347,6 +371,22 @@ TEST("events in rounds and one after the other agree on priorities and batches")
     }
   }
   CHECK(full > 500);
+}
+
+TEST("hops and events agree where decisions are drawn, and where hardly any time passes") {
+  std::size_t in_rounds = 0;
+  for (std::uint32_t seed = 1; seed <= 120; ++seed) {
+    World w = world(seed, 400);
+    if (seed % 4 < 2) steady(w, seed);
+    hasten(w, seed);
+    in_rounds += Queues::in_rounds(w.lanes, w.stations) ? 1 : 0;
+    for (const bool rows : {true, false}) {
+      const Found events = replayed(w, QueueEngine::events, 400, rows, false);
+      check_same(replayed(w, QueueEngine::hops, 1 + seed % 89, rows), events);
+      check_same(replayed(w, QueueEngine::events, 1 + seed % 83, rows), events);
+    }
+  }
+  CHECK(in_rounds > 60);
 }
 
 TEST("what an engine cannot do is refused") {

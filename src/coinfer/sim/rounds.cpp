@@ -658,6 +658,7 @@ class Rounds final : public Queues::Core {
       flight.sample = static_cast<std::uint32_t>(samples[i]);
       if constexpr (!Plain) {
         flight.deadline = forever;
+        flight.course = 0;
         flight.consulted = flight.in_time = 0;
         flight.level = batch.priority.empty() || batch.priority[i] == 0 ? INT32_MAX : batch.priority[i];
         if (flight.request == first_request_) first_level_ = flight.level;
@@ -680,10 +681,9 @@ class Rounds final : public Queues::Core {
   }
 
   /// Where a request of no known course begins, counted from the first step of its lane.
-  [[gnu::noinline]] std::uint32_t opening(Flight& flight, const Step& step) const {
-    flight.course = 0;
+  [[gnu::noinline]] std::uint32_t opening(const Flight& flight, const Step& step) const {
     const Plan& plan = *lanes_[step.lane].plan;
-    return static_cast<std::uint32_t>(first_stage(plan, view_of(flight, plan, flight.arrival)));
+    return static_cast<std::uint32_t>(first_stage(plan, view_of(flight, plan, 0, flight.arrival)));
   }
 
   /// Whether a request that has so much time asks anybody.
@@ -1010,7 +1010,9 @@ class Rounds final : public Queues::Core {
         }
       }
       View view;
-      if (question.plan->rule.advance != nullptr) view = view_of(flight, *question.plan, message.time);
+      if (question.plan->rule.advance != nullptr) {
+        view = view_of(flight, *question.plan, Plain ? question.stage + 1U : flight.consulted, message.time);
+      }
       view.stage = question.stage;
       view.label = question.labels != nullptr ? question.labels[flight.sample] : standing_label(message);
       view.score = question.scores[flight.sample];
@@ -1138,12 +1140,12 @@ class Rounds final : public Queues::Core {
                        : step.back_ns;
   }
 
-  View view_of(const Flight& flight, const Plan& plan, std::int64_t at) const noexcept {
+  View view_of(const Flight& flight, const Plan& plan, std::uint32_t consulted, std::int64_t at) const noexcept {
     View view;
     view.remaining_us = flight.deadline == forever ? std::numeric_limits<float>::infinity()
                                                    : static_cast<float>(flight.deadline - at) * 1e-3F;
     if (plan.rule.advance != nullptr) {
-      view.uniform = uniforms(seed_, Stream::rule, flight.request, flight.consulted, 0)[0];
+      view.uniform = uniforms(seed_, Stream::rule, flight.request, consulted, 0)[0];
     }
     return view;
   }
@@ -1255,14 +1257,17 @@ namespace {
 std::int64_t shortest(const Service& law, const Station& station, std::size_t samples) {
   if (!station.batch_ns.empty()) return *std::min_element(station.batch_ns.begin(), station.batch_ns.end());
   if (law.law == Law::constant) return to_ns(law.a);
-  if (law.law != Law::measured) return 0;
-  return to_ns(law.a * static_cast<double>(*std::min_element(law.measured_us, law.measured_us + samples)) * 1e3);
+  if (law.law == Law::empirical) samples = static_cast<std::size_t>(law.b);
+  if (law.measured_us == nullptr) return drawn_min_ns;
+  const double least_ns = static_cast<double>(*std::min_element(law.measured_us, law.measured_us + samples)) * 1e3;
+  return to_ns(law.law == Law::measured ? law.a * least_ns : least_ns);
 }
 
 }  // namespace
 
 /// How long it takes at least from when a request is served, or decided about, to another station: nobody can come
-/// there sooner who has not set out.
+/// there sooner who has not set out. 0, too, where a decision may be due as soon as its request has come: it would see
+/// those who came at the same time, and before it.
 std::int64_t lookahead(std::span<const Lane> lanes, std::span<const Station> stations) {
   std::int64_t least = forever;
   for (const Lane& lane : lanes) {
@@ -1270,20 +1275,22 @@ std::int64_t lookahead(std::span<const Lane> lanes, std::span<const Station> sta
     const auto there = [&](std::size_t from, std::size_t to) {
       return lane.enter[(from + 1) * stages.size() + to].ns + lane.members[stages[to].first].up.ns;
     };
+    const auto served = [&](std::size_t at) {
+      const Consult& member = lane.members[stages[at].first];
+      const Station& station = stations[lane.plan->members[stages[at].first].deployment];
+      return shortest(member.service, station, lane.evidence->rows) + member.down.ns;
+    };
     if (!lane.decisions) {
-      for (std::size_t from = 0; from < stages.size(); ++from) {
-        const std::size_t last = lane.plan->rule.jumps ? stages.size() : std::min(stages.size(), from + 2);
+      for (std::size_t from = 0; from + 1 < stages.size(); ++from) {
+        if (served(from) == 0) return 0;
+        const std::size_t last = lane.plan->rule.jumps ? stages.size() : from + 2;
         for (std::size_t to = from + 1; to < last; ++to) least = std::min(least, there(from, to));
       }
       continue;
     }
     for (const Itinerary& itinerary : lane.decisions->itineraries) {
       for (std::size_t i = 1; i < itinerary.size(); ++i) {
-        const std::size_t from = itinerary[i - 1];
-        const Consult& member = lane.members[stages[from].first];
-        const Station& station = stations[lane.plan->members[stages[from].first].deployment];
-        least = std::min(
-            least, shortest(member.service, station, lane.evidence->rows) + member.down.ns + there(from, itinerary[i]));
+        least = std::min(least, served(itinerary[i - 1]) + there(itinerary[i - 1], itinerary[i]));
       }
     }
   }

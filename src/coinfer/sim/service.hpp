@@ -14,6 +14,10 @@ namespace coinfer {
 inline constexpr double max_ns = 0x1.0p53;
 inline std::int64_t to_ns(double ns) noexcept { return std::llrint(ns < max_ns ? ns : max_ns); }
 
+/// What is drawn from a law takes a nanosecond at least, so that such a service ends later than it began.
+inline constexpr std::int64_t drawn_min_ns = 1;
+inline std::int64_t drawn_ns(double ns) noexcept { return std::max(to_ns(ns), drawn_min_ns); }
+
 enum class Law : std::uint8_t { constant, exponential, lognormal, gamma, measured, empirical };
 
 /// constant: a. exponential: mean a. lognormal: ln-mean a, ln-deviation b. gamma: scale a, shape b. measured: a x
@@ -30,10 +34,10 @@ struct Service {
                     std::uint32_t sample) const noexcept {
     switch (law) {
       case Law::measured: return to_ns(a * static_cast<double>(measured_us[sample]) * 1e3);
-      case Law::exponential: return to_ns(-a * std::log(uniforms(seed, Stream::service, request, deployment, 0)[0]));
+      case Law::exponential: return drawn_ns(-a * std::log(uniforms(seed, Stream::service, request, deployment, 0)[0]));
       case Law::lognormal:
-        return to_ns(std::exp(a + b * normal(uniforms(seed, Stream::service, request, deployment, 0))));
-      case Law::gamma: return to_ns(a * standard_gamma(seed, request, deployment));
+        return drawn_ns(std::exp(a + b * normal(uniforms(seed, Stream::service, request, deployment, 0))));
+      case Law::gamma: return drawn_ns(a * standard_gamma(seed, request, deployment));
       case Law::empirical:
         return to_ns(static_cast<double>(measured_us[choose(seed, request, deployment, static_cast<std::size_t>(b))]) *
                      1e3);

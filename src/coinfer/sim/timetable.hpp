@@ -127,7 +127,7 @@ class Timetable {
       if (near_ == 0 || at == 0) {
         const std::int64_t far = later_.empty() ? INT64_MAX : later_.begin()->first * rounds;
         round_ = std::min({last, far, near_ == 0 ? INT64_MAX : round_ + 1});
-        if (round_ == far) begin_year();
+        if (round_ == far && !later_.empty()) begin_year();
         if (static_cast<std::size_t>(round_) % rounds == 0 && (busy_[0] & 1U) != 0) return;
         continue;
       }
