@@ -389,6 +389,18 @@ TEST("hops and events agree where decisions are drawn, and where hardly any time
   CHECK(in_rounds > 60);
 }
 
+TEST("hops and events agree where all come at once, by ways of many lengths") {
+  for (std::uint32_t seed = 1; seed <= 12; ++seed) {
+    World w = world(seed, 3000);
+    steady(w, seed);
+    for (Station& station : w.stations) station.instances = seed % 2;
+    std::fill(w.arrival_ns.begin(), w.arrival_ns.end(), 0);
+    const Found events = replayed(w, QueueEngine::events, 3000, true, false);
+    check_same(replayed(w, QueueEngine::hops, 10), events);
+    check_same(replayed(w, QueueEngine::events, 10), events);
+  }
+}
+
 TEST("what an engine cannot do is refused") {
   World w = world(3, 10);
   std::swap(w.arrival_ns.front(), w.arrival_ns.back());

@@ -9,6 +9,7 @@
 // counted by the stages it visited and its sample, of which a table knows what the answer is worth.
 #include <array>
 #include <limits>
+#include <utility>
 
 #include "coinfer/sim/agenda.hpp"
 #include "coinfer/sim/counter.hpp"
@@ -260,6 +261,8 @@ class Rounds final : public Queues::Core {
   Timetable table_;
   int shift_max_ = 0;  // a round takes at most 2^shift_max_ ns
   std::int64_t newest_ = 0;
+  std::size_t sized_ = 0;  // requests since it was last asked how long rounds should be, and when the first came
+  std::int64_t sized_from_ = 0;
   Pile due_;  // of one kind, in this round
   Pile sorted_;
   std::vector<std::uint32_t> starts_;
@@ -504,9 +507,13 @@ class Rounds final : public Queues::Core {
     ending_count_ = 0;
   }
 
-  /// Rounds of some fifty requests: in shorter ones there is little to put in order, but more to begin.
+  /// Rounds of some fifty requests: in shorter ones there is little to put in order, but more to begin. Looked at only
+  /// once so many have come that cutting anew, which moves all who are under way, costs little.
   void size_rounds(std::span<const std::int64_t> arrivals) {
-    const std::int64_t gap = (arrivals.back() - arrivals.front()) / static_cast<std::int64_t>(arrivals.size());
+    if (sized_ == 0) sized_from_ = arrivals.front();
+    sized_ += arrivals.size();
+    if (arrived_ != 0 && sized_ < std::max<std::size_t>(4096, in_flight())) return;
+    const std::int64_t gap = (arrivals.back() - sized_from_) / static_cast<std::int64_t>(std::exchange(sized_, 0));
     const int wanted = std::min(shift_max_, static_cast<int>(std::bit_width(static_cast<std::uint64_t>(gap))) + 5);
     if (arrived_ == 0) {
       table_.cut(wanted, arrivals.front());
@@ -549,8 +556,8 @@ class Rounds final : public Queues::Core {
     for (std::size_t first = 0; first < rows; first += block) {
       const std::size_t last = std::min(rows, first + block);
       begin<Plain>(batch, first, last);
-      const std::int64_t next = batch.arrival_ns[last < rows ? last : last - 1];
-      if (next >= table_.ends_at()) work<Plain>(next >> table_.shift());
+      const std::int64_t next = batch.arrival_ns[last < rows ? last : last - 1] >> table_.shift();
+      if (next > table_.round()) work<Plain>(next);
     }
   }
 
@@ -581,7 +588,8 @@ class Rounds final : public Queues::Core {
     table_.put_back(pile);
   }
 
-  /// Put what is due in order of time, then request: into buckets of time, about one message each, then by insertion.
+  /// Put what is due in order of time, then request: into buckets of time, about one message each, then by insertion,
+  /// unless too many come at the same time.
   void arrange(Pile& pile) {
     const Flight* const flights = flights_.data();
     const auto earlier = [flights](const Message& a, const Message& b) {
@@ -607,12 +615,15 @@ class Rounds final : public Queues::Core {
       pile.swap(sorted_);
     }
     Message* const due = pile.all().data();
+    std::size_t moved = 0;
     for (std::size_t i = 1; i < count; ++i) {
       if (!earlier(due[i], due[i - 1])) continue;
       const Message message = due[i];
       std::size_t at = i;
       for (; at > 0 && earlier(message, due[at - 1]); --at) due[at] = due[at - 1];
       due[at] = message;
+      moved += i - at;
+      if (moved > 32 * count) return std::sort(due, due + count, earlier);
     }
   }
 

@@ -76,6 +76,7 @@ class Timetable {
   void cut(int shift, std::int64_t now) {
     std::vector<std::pair<Kind, Message>> all;
     for (std::size_t at = 0; at < piles_.size(); ++at) {
+      if (piles_[at].size() == 0) continue;
       for (const Message& message : piles_[at].all()) all.emplace_back(static_cast<Kind>(at % kinds), message);
       piles_[at].resize(0);
       put_back(piles_[at]);
