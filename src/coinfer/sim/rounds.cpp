@@ -1280,6 +1280,15 @@ std::int64_t shortest(const Service& law, const Station& station, std::size_t sa
 /// there sooner who has not set out. 0, too, where a decision may be due as soon as its request has come: it would see
 /// those who came at the same time, and before it.
 std::int64_t lookahead(std::span<const Lane> lanes, std::span<const Station> stations) {
+  // Of all who come to a station: a batch takes as long as its first request.
+  std::vector<std::int64_t> service(stations.size(), forever);
+  for (const Lane& lane : lanes) {
+    for (std::size_t m = 0; m < lane.members.size(); ++m) {
+      const std::uint32_t place = lane.plan->members[m].deployment;
+      service[place] =
+          std::min(service[place], shortest(lane.members[m].service, stations[place], lane.evidence->rows));
+    }
+  }
   std::int64_t least = forever;
   for (const Lane& lane : lanes) {
     const std::vector<Stage>& stages = lane.plan->stages;
@@ -1287,9 +1296,8 @@ std::int64_t lookahead(std::span<const Lane> lanes, std::span<const Station> sta
       return lane.enter[(from + 1) * stages.size() + to].ns + lane.members[stages[to].first].up.ns;
     };
     const auto served = [&](std::size_t at) {
-      const Consult& member = lane.members[stages[at].first];
-      const Station& station = stations[lane.plan->members[stages[at].first].deployment];
-      return shortest(member.service, station, lane.evidence->rows) + member.down.ns;
+      const std::uint32_t member = stages[at].first;
+      return service[lane.plan->members[member].deployment] + lane.members[member].down.ns;
     };
     if (!lane.decisions) {
       for (std::size_t from = 0; from + 1 < stages.size(); ++from) {

@@ -69,7 +69,7 @@ class Timetable {
   int shift() const noexcept { return shift_; }
   std::int64_t round() const noexcept { return round_; }
   std::int64_t starts_at() const noexcept { return round_ << shift_; }
-  std::int64_t ends_at() const noexcept { return (round_ + 1) << shift_; }
+  std::int64_t ends_at() const noexcept { return round_ == INT64_MAX >> shift_ ? INT64_MAX : (round_ + 1) << shift_; }
   bool empty() const noexcept { return near_ == 0 && later_.empty(); }
 
   /// From now on a round takes 2^shift ns; `now` is in the current one, and no message is earlier.
