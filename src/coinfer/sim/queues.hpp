@@ -11,6 +11,8 @@
 //   visit. Decisions that depend on queues are events of their own, so both engines see the same queue when they
 //   decide.
 //
+// Where they can, both work through time in rounds, each station by itself: see rounds.cpp.
+//
 // A request that meets nobody takes exactly as long as in the direct engine: same draws, same rounding.
 //
 // Deadlines. No stage is entered at or after the deadline, and a station takes nobody from its queue whose deadline has

@@ -1,12 +1,16 @@
-// The hop engine where every stage asks one member, no link makes anybody wait, and whatever a request does next takes
-// time to reach another station.
+// Hops and events where every stage asks one member, no link makes anybody wait, no queue is bounded, and whatever a
+// request does next takes time to reach another station.
 //
 // That time is what rounds are made of (conservative windows, as in Chandy and Misra 1979, or Nicol 1993): in a round
-// no longer than it, nobody can arrive who is not known at its beginning. So a round needs no list of events: those who
-// arrive are put in order and served, first come first served; then decisions that look at queues are made, each with
-// what was before it. What decides the speed, besides: all that is fixed about a step (from one host to the next
-// station, and back) is added up beforehand; a request on its way is a cache line; its end, where it is in time, is
-// counted by the stages it visited and its sample, of which a table knows what the answer is worth.
+// no longer than it, nobody can arrive who is not known at its beginning. So a round needs no common list of events.
+// Those who arrive are put in order and served: first come first served by free times alone (hops), or by counters
+// (`Listed`: events) with lines, batches and a list of when their instances are done. Then decisions that look at
+// queues are made, each with what was before it.
+//
+// What decides the speed, besides: all that is fixed about a step (from one host to the next station, and back) is
+// added up beforehand; a request on its way is a cache line; its end, where it is in time, is counted by the stages it
+// visited and its sample, of which a table knows what the answer is worth. `Plain`: where nobody is in a hurry and
+// nothing is drawn, nothing of the kind is asked.
 #include <array>
 #include <limits>
 #include <utility>
