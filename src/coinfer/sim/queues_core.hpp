@@ -59,7 +59,8 @@ class FreeTimes {
 /// What a node knows of the wait at a station whose instances are all busy, with `ahead` requests waiting.
 inline float wait_ahead_us(const Station& station, std::size_t ahead) noexcept {
   const std::size_t batches = station.max_batch == 1 ? ahead + 1 : (ahead + station.max_batch) / station.max_batch;
-  return static_cast<float>(static_cast<double>(batches) * station.mean_ns / station.instances * 1e-3);
+  return static_cast<float>(static_cast<double>(static_cast<std::int64_t>(batches)) * station.mean_ns /
+                            station.instances * 1e-3);
 }
 
 /// Whether every stage asks one member, and no link makes anybody wait.

@@ -57,7 +57,8 @@ struct Question {
   std::uint32_t station = 0;  // of the next stage
   std::uint32_t onward = 0;   // the step to the first stage after it, less one
   std::uint16_t stage = 0;
-  bool looks = false;  // at the wait
+  bool looks = false;     // at the wait
+  bool monotone = false;  // settles the sooner, the longer the wait
 };
 
 /// One request under way.
@@ -376,6 +377,7 @@ class Rounds final : public Queues::Core {
     if (lane.evidence->missed.empty()) question.labels = lane.evidence->labels(stage);
     question.scores = lane.evidence->scores(stage);
     question.looks = plan.rule.advance != nullptr || plan.stages[stage].per_us != 0.0F;
+    question.monotone = plan.rule.advance == nullptr && plan.stages[stage].per_us >= 0.0F;
     if (stage + 1 < stages) question.station = plan.members[plan.stages[stage + 1].first].deployment;
     question.stage = step.stage;
     question.onward = static_cast<std::uint32_t>(doors_[at].first + (stage + 1) * stages + stage);
@@ -698,7 +700,9 @@ class Rounds final : public Queues::Core {
   /// Where a request of no known course begins, counted from the first step of its lane.
   [[gnu::noinline]] std::uint32_t opening(const Flight& flight, const Step& step) const {
     const Plan& plan = *lanes_[step.lane].plan;
-    return static_cast<std::uint32_t>(first_stage(plan, view_of(flight, plan, 0, flight.arrival)));
+    View view;
+    look_around(view, flight, 0, flight.arrival);
+    return static_cast<std::uint32_t>(first_stage(plan, view));
   }
 
   /// Whether a request that has so much time asks anybody.
@@ -827,12 +831,40 @@ class Rounds final : public Queues::Core {
   /// comes.
   template <bool Plain>
   void proceed(std::span<const Message> closed) {
+    decide_early(closed);
     const auto those = [this](Then then) { return std::span(then_[then]).first(std::exchange(then_count_[then], 0)); };
     go_home<Plain>(closed, those(goes_home));
     for (const std::uint32_t i : those(is_decided)) table_.post(Timetable::decision, closed[i]);
     Onward* onward = onward_.data();
     for (const std::uint32_t i : those(goes_on)) *onward++ = {i, steps_[closed[i].step].next};
     go_on<Plain>(closed, {onward_.data(), onward});
+  }
+
+  /// Who settles even if nobody waited anywhere need not be decided about: a wait only lowers the bar.
+  void decide_early(std::span<const Message> closed) {
+    std::uint32_t* const undecided = then_[is_decided].data();
+    std::uint32_t* const homeward = then_[goes_home].data();
+    std::size_t rest = 0;
+    for (std::size_t at = 0; at < then_count_[is_decided]; ++at) {
+      const std::uint32_t i = undecided[at];
+      const Question& question = questions_[closed[i].step];
+      std::size_t open = 1;
+      if (question.monotone) open = static_cast<std::size_t>(judge(*question.plan, view_of(question, closed[i]), true));
+      homeward[then_count_[goes_home]] = undecided[rest] = i;
+      then_count_[goes_home] += 1 - open;
+      rest += open;
+    }
+    then_count_[is_decided] = rest;
+  }
+
+  /// But for the wait, and what only rules of one's own look at.
+  View view_of(const Question& question, const Message& message) const {
+    const std::uint32_t sample = flights_[message.slot].sample;
+    View view;
+    view.stage = question.stage;
+    view.label = question.labels != nullptr ? question.labels[sample] : standing_label(message);
+    view.score = question.scores[sample];
+    return view;
   }
 
   /// Who comes goes to the counters, and these work through the round.
@@ -1024,13 +1056,10 @@ class Rounds final : public Queues::Core {
           continue;
         }
       }
-      View view;
+      View view = view_of(question, message);
       if (question.plan->rule.advance != nullptr) {
-        view = view_of(flight, *question.plan, Plain ? question.stage + 1U : flight.consulted, message.time);
+        look_around(view, flight, Plain ? question.stage + 1U : flight.consulted, message.time);
       }
-      view.stage = question.stage;
-      view.label = question.labels != nullptr ? question.labels[flight.sample] : standing_label(message);
-      view.score = question.scores[flight.sample];
       if (question.looks) view.wait_us = wait_us(question.station, message.time);
       const auto by = static_cast<std::uint32_t>(judge(*question.plan, view, true));
       const std::size_t on = by != 0 ? 1 : 0;
@@ -1155,14 +1184,11 @@ class Rounds final : public Queues::Core {
                        : step.back_ns;
   }
 
-  View view_of(const Flight& flight, const Plan& plan, std::uint32_t consulted, std::int64_t at) const noexcept {
-    View view;
+  /// What rules of one's own see besides.
+  void look_around(View& view, const Flight& flight, std::uint32_t consulted, std::int64_t at) const noexcept {
     view.remaining_us = flight.deadline == forever ? std::numeric_limits<float>::infinity()
                                                    : static_cast<float>(flight.deadline - at) * 1e-3F;
-    if (plan.rule.advance != nullptr) {
-      view.uniform = uniforms(seed_, Stream::rule, flight.request, consulted, 0)[0];
-    }
-    return view;
+    view.uniform = uniforms(seed_, Stream::rule, flight.request, consulted, 0)[0];
   }
 
   void end_alone(std::int64_t at, const Flight& flight, const Step& step, bool late, bool stopped) {
