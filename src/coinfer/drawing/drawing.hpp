@@ -1,4 +1,4 @@
-// What a generated trace is drawn from: NumPy's numbers for a seed, in a quarter of the time that NumPy takes.
+// What a generated trace is drawn from: NumPy's numbers for a seed, in less than a third of the time that NumPy takes.
 //
 // The numbers are those of numpy.random.Generator(numpy.random.Philox(...)), bit for bit: the stream of Philox-4x64-10
 // (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC'11), standard exponentials by its ziggurat
